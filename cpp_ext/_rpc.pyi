@@ -1,0 +1,147 @@
+"""gRPC without Python: the server, the fan-out client and the table store.
+
+Everything here releases the GIL while it waits, may be called from any thread, and raises `tessera.errors`.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+__version__: str
+
+Capsule = Any
+
+def slot_of(table: str, bucket: int, slots: int) -> int:
+    """Return the slot of a bucket: xxh64 (seed 0) of `table` in UTF-8, a zero byte, and `bucket` as 8 bytes little-endian, mod `slots`."""
+
+class Blob:
+    """A read-only mapping of a blob file, unmapped when the last user (Python or native) is gone."""
+
+    @staticmethod
+    def map(path: str, size_bytes: int, *, populate: bool = False) -> Blob:
+        """Map `path`; `populate` reads it into memory now.
+
+        Raises:
+            NotFoundError: no such file.
+            DataLossError: the file has not exactly `size_bytes`.
+            ResourceExhaustedError: the address space or memory limit does not allow it.
+        """
+    @property
+    def path(self) -> str: ...
+    @property
+    def size_bytes(self) -> int: ...
+
+class HeldTable:
+    """The buckets of one table that this server holds."""
+
+    def __init__(self, *, name: str, rows: int, row_bytes: int, buckets: int, blobs: Mapping[int, Blob]) -> None:
+        """Check that each blob has the bytes of its bucket.
+
+        Raises:
+            InvalidArgumentError: a number is out of range; names it.
+            DataLossError: a blob has another size than its bucket; names table and bucket.
+        """
+
+class TableStore:
+    """The tables that this process can be asked for, by package; readers never wait."""
+
+    def __init__(self) -> None: ...
+    def publish(self, *, package_digest: bytes, model: str, version: int, tables: Sequence[HeldTable]) -> None:
+        """Serve a package's tables (in the order of its manifest) from the next request on, instead of what was published under the same digest (32 bytes)."""
+    def retire(self, package_digest: bytes) -> bool:
+        """Stop serving a package; return whether it was there. Requests that run keep their mappings."""
+    def set_placement(self, *, model: str, epoch: int, document: bytes) -> None:
+        """Keep the newest placement of a model, to be sent along when a request of another epoch asks for what is not here."""
+    def set_draining(self, draining: bool) -> None:
+        """Refuse new lookups with DRAINING, so that routers go to a replica, or accept them again."""
+    def stats(self) -> dict[str, int]:
+        """Return counters since start: requests, rows, bytes, refused_not_owner, refused_draining, refused_bad_request."""
+
+class Server:
+    """A gRPC server whose pollers also drive the fan-out's calls."""
+
+    def __init__(
+        self,
+        *,
+        address: str,
+        pollers: int = 0,
+        max_message_bytes: int = ...,
+        max_concurrent_calls: int = ...,
+        default_deadline_s: float = 30.0,
+        tls_certificate: bytes = b"",
+        tls_private_key: bytes = b"",
+        tls_client_ca: bytes = b"",
+    ) -> None:
+        """`address` is host:port (port 0: any free one) or unix:path; `pollers` 0 means one per core.
+
+        Calls above `max_concurrent_calls` are refused with RESOURCE_EXHAUSTED; a call without a deadline gets `default_deadline_s`.
+        """
+    def serve_tables(self, store: TableStore) -> None:
+        """Answer `/tessera.data.v1.TableService/Lookup` from `store`. REQUIRED: before `start`."""
+    def serve_native(self, method: str, handler: Capsule) -> None:
+        """Answer the full method name `/package.Service/Method` by a `TESSERA_HANDLER_CAPSULE`. REQUIRED: before `start`."""
+    def serve_python(self, method: str, handler: Callable[[bytes], bytes]) -> None:
+        """Answer a rare method by Python, on one thread of its own with a bounded queue; a raised TesseraError gives its code. REQUIRED: before `start`."""
+    def start(self) -> int:
+        """Bind and serve; return the port (0 for a Unix socket).
+
+        Raises:
+            UnavailableError: the address cannot be bound; names it.
+        """
+    def drain(self, timeout_s: float) -> bool:
+        """Refuse new calls, wait for those in flight at most `timeout_s`, cancel the rest; return whether all ended by themselves."""
+    def stop(self) -> None:
+        """Cancel what runs, join every thread. May be called twice; also called by `__del__`."""
+    def stats(self) -> dict[str, int]:
+        """Return: calls_started, calls_finished, calls_in_flight, calls_failed, calls_refused."""
+
+class Target:
+    """One server that a route may ask."""
+
+    def __init__(self, *, server_id: str, address: str = "", store: TableStore | None = None) -> None:
+        """Reached at `address` over gRPC, or, for the same process and without sockets, through `store`. An empty address without a store is a server whose address is not known: it counts as unreachable."""
+
+class RoutedTable:
+    """What the fan-out must know of a table."""
+
+    def __init__(self, *, name: str, rows: int, row_bytes: int, buckets: int) -> None: ...
+
+class Route:
+    """Where the tables of one package live in one epoch. Immutable."""
+
+    def capsule(self) -> Capsule:
+        """Return a `TESSERA_ROUTE_CAPSULE` that keeps the route alive."""
+
+class Fanout:
+    """The client of the shard servers: channels, retries, statistics."""
+
+    def __init__(
+        self,
+        server: Server | None = None,
+        *,
+        retry_delay_s: float = 0.05,
+        retry_budget_tokens: int = 1024,
+        max_message_bytes: int = ...,
+        pollers: int = 1,
+        tls_root_ca: bytes = b"",
+        tls_certificate: bytes = b"",
+        tls_private_key: bytes = b"",
+    ) -> None:
+        """Use the pollers of `server`, or `pollers` threads of its own. A sub-request without an answer after `retry_delay_s` is sent to a replica too; the first answer wins."""
+    def route(
+        self,
+        *,
+        model: str,
+        version: int,
+        epoch: int,
+        package_digest: bytes,
+        targets: Sequence[Target],
+        slots: Sequence[Sequence[int]],
+        tables: Sequence[RoutedTable],
+    ) -> Route:
+        """Build a route: `slots[s]` are positions in `targets`, best first. Channels to equal addresses are shared with earlier routes."""
+    def capsule(self) -> Capsule:
+        """Return the `TESSERA_FANOUT_CAPSULE` of this process (one table for every Fanout)."""
+    def stats(self) -> dict[str, Any]:
+        """Return: lookups, subrequests, retries, hedges, failures, and `servers`: id → {subrequests, failures, in_flight, suspect}."""
+    def stop(self) -> None:
+        """Cancel what runs and join own threads. REQUIRED: before the server's `stop`."""

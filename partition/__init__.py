@@ -1,0 +1,1 @@
+"""Offline: turns a SavedModel into a package of a small root graph and content-addressed blobs."""

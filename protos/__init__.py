@@ -1,0 +1,1 @@
+"""Generated protobuf modules (from the .proto files here) and nothing else."""

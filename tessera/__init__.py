@@ -1,0 +1,4 @@
+"""Shared vocabulary of Tessera: errors, value types, the manifest, settings, the clock.
+
+This package imports the standard library only, so that every other package may import it.
+"""
