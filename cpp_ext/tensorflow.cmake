@@ -26,10 +26,15 @@ if(NOT TESSERA_TF_VERSION MATCHES "^2\\.21\\.")
 endif()
 message(STATUS "TensorFlow ${TESSERA_TF_VERSION} in ${TESSERA_TF_DIR}")
 
-add_library(tessera_tensorflow INTERFACE)
-target_include_directories(tessera_tensorflow SYSTEM INTERFACE ${TESSERA_TF_DIR}/include)
-target_compile_definitions(tessera_tensorflow INTERFACE NDEBUG _GLIBCXX_USE_CXX11_ABI=1 EIGEN_MAX_ALIGN_BYTES=64)
 # The libraries are named by path because the wheel has no unversioned names; the modules find them at run time
-# by SONAME (cpp_ext loads them first) or by RPATH.
+# by SONAME (cpp_ext/load.py loads them first) or by RPATH.
+add_library(tessera_tensorflow_framework INTERFACE)
+target_include_directories(tessera_tensorflow_framework SYSTEM INTERFACE ${TESSERA_TF_DIR}/include)
+target_compile_definitions(tessera_tensorflow_framework INTERFACE NDEBUG _GLIBCXX_USE_CXX11_ABI=1
+                                                                  EIGEN_MAX_ALIGN_BYTES=64)
+target_link_libraries(tessera_tensorflow_framework INTERFACE ${TESSERA_TF_DIR}/libtensorflow_framework.so.2)
+
+# libtensorflow_cc registers its kernels and sessions when it is loaded; no symbol of ours would keep it linked.
+add_library(tessera_tensorflow INTERFACE)
 target_link_libraries(tessera_tensorflow INTERFACE -Wl,--no-as-needed ${TESSERA_TF_DIR}/libtensorflow_cc.so.2
-                                                   ${TESSERA_TF_DIR}/libtensorflow_framework.so.2 -Wl,--as-needed)
+                                                   -Wl,--as-needed tessera_tensorflow_framework)

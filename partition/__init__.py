@@ -1,1 +1,30 @@
-"""Offline: turns a SavedModel into a package of a small root graph and content-addressed blobs."""
+"""Offline: makes a package of a SavedModel, and checks it.
+
+Importing this package is cheap; its functions import TensorFlow (about 3 s) when they are first looked up.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from partition.analysis import PackagePlan, PlanRow, plan_package
+    from partition.package import write_package
+    from partition.verify import VerifyReport, verify_package
+
+_HOMES = {
+    "PackagePlan": "analysis",
+    "PlanRow": "analysis",
+    "VerifyReport": "verify",
+    "plan_package": "analysis",
+    "verify_package": "verify",
+    "write_package": "package",
+}
+__all__ = ["PackagePlan", "PlanRow", "VerifyReport", "plan_package", "verify_package", "write_package"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"partition.{_HOMES[name]}"), name)

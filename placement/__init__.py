@@ -1,1 +1,1 @@
-"""Where things live: the store, the records in it, and the planner that decides. Knows nothing of TensorFlow or gRPC servers."""
+"""Where things live: the store, the records in it, and the planner that decides. Knows nothing of TensorFlow."""

@@ -1,0 +1,108 @@
+# Everything a developer does is a target here; CI calls only these. `make help` lists them.
+SHELL := /bin/bash
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+PYTHON ?= $(firstword $(foreach name,python3.11 python3,$(shell command -v $(name) 2>/dev/null)))
+VENV := .venv
+BIN := $(VENV)/bin
+SYSTEM_PACKAGES := g++ python3-venv python3-dev libgrpc++-dev libssl-dev libre2-dev libabsl-dev libc-ares-dev \
+  zlib1g-dev libprotozero-dev libgtest-dev etcd-server nghttp2-client libtcmalloc-minimal4
+PYTHON_SOURCES := tessera protos placement partition cpp_ext router shard_server admin bench examples tests
+CPP_SOURCES = $(shell git ls-files -co --exclude-standard '*.cc' '*.h')
+JOBS ?= $(shell nproc)
+CMAKE_FLAGS = -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) -DPython_EXECUTABLE=$(abspath $(BIN)/python)
+CMAKE := $(BIN)/cmake
+CTEST := $(BIN)/ctest
+
+.PHONY: help
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+# --- set-up -------------------------------------------------------------------------------------------------
+
+.PHONY: system
+system: ## install the Debian packages that are missing (needs root or sudo)
+	@missing=$$(for p in $(SYSTEM_PACKAGES); do dpkg-query -W -f='$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || echo $$p; done); \
+	if [ -n "$$missing" ]; then \
+	  echo "Installing Debian packages:" $$missing; \
+	  run=; [ "$$(id -u)" = 0 ] || run=sudo; \
+	  $$run apt-get update -qq && $$run env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
+	fi
+
+$(VENV)/.deps: requirements.lock | system
+	@echo "Installing Python packages into $(VENV) (TensorFlow is large; some minutes on a slow network)"
+	@$(PYTHON) -c 'import sys; sys.exit(f"Python 3.11 or newer is needed, this is {sys.version}" if sys.version_info < (3, 11) else 0)'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install -q --disable-pip-version-check -r requirements.lock
+	@touch $@
+
+.PHONY: setup
+setup: $(VENV)/.deps build ## system packages, virtual environment, native build
+
+.PHONY: build
+build: $(VENV)/.deps ## build the native core and install the checkout (editable, incremental)
+	@echo "Building the native core (minutes the first time)"
+	@SKBUILD_CMAKE_DEFINE=CMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) $(BIN)/pip install -q --disable-pip-version-check --no-build-isolation --no-deps -e . 
+
+# --- tests --------------------------------------------------------------------------------------------------
+
+.PHONY: test
+test: setup test-cpp ## all tests: C++, unit, native, integration
+	$(BIN)/python -m pytest -q tests
+
+build/cpp/build.ninja: | $(VENV)/.deps
+	$(CMAKE) -S . -B build/cpp $(CMAKE_FLAGS) -DCMAKE_BUILD_TYPE=RelWithDebInfo -DTESSERA_TESTS=ON -DTESSERA_BENCHMARKS=ON
+
+.PHONY: test-cpp
+test-cpp: build/cpp/build.ninja ## the C++ tests
+	$(CMAKE) --build build/cpp -j $(JOBS)
+	$(CTEST) --test-dir build/cpp --output-on-failure
+
+.PHONY: test-asan
+test-asan: $(VENV)/.deps ## the C++ tests without TensorFlow under AddressSanitizer and UBSan
+	$(CMAKE) -S . -B build/asan $(CMAKE_FLAGS) -DCMAKE_BUILD_TYPE=RelWithDebInfo -DTESSERA_TESTS=ON -DTESSERA_TENSORFLOW=OFF -DTESSERA_SANITIZE=address,undefined
+	$(CMAKE) --build build/asan -j $(JOBS)
+	$(CTEST) --test-dir build/asan --output-on-failure
+
+.PHONY: test-tsan
+test-tsan: $(VENV)/.deps ## the C++ tests without TensorFlow under ThreadSanitizer
+	$(CMAKE) -S . -B build/tsan $(CMAKE_FLAGS) -DCMAKE_BUILD_TYPE=RelWithDebInfo -DTESSERA_TESTS=ON -DTESSERA_TENSORFLOW=OFF -DTESSERA_SANITIZE=thread
+	$(CMAKE) --build build/tsan -j $(JOBS)
+	$(CTEST) --test-dir build/tsan --output-on-failure
+
+# --- quality ------------------------------------------------------------------------------------------------
+
+.PHONY: check
+check: ## linters, types, layers, formats
+	$(BIN)/ruff check $(PYTHON_SOURCES)
+	$(BIN)/ruff format --check $(PYTHON_SOURCES)
+	$(BIN)/clang-format --dry-run --Werror $(CPP_SOURCES)
+	$(BIN)/lint-imports
+	$(BIN)/mypy
+	$(BIN)/typos
+
+.PHONY: fmt
+fmt: ## format everything
+	$(BIN)/ruff check --fix-only -q $(PYTHON_SOURCES)
+	$(BIN)/ruff format $(PYTHON_SOURCES)
+	$(BIN)/clang-format -i $(CPP_SOURCES)
+
+# --- use ----------------------------------------------------------------------------------------------------
+
+.PHONY: demo
+demo: setup ## train, partition, serve over four shard servers, compare with plain TensorFlow
+	@$(BIN)/python -m examples.stdlib_modules.demo
+
+.PHONY: bench
+bench: setup build/cpp/build.ninja ## measure against baselines; writes bench/results/latest.json and the README's table
+	$(CMAKE) --build build/cpp -j $(JOBS)
+	$(BIN)/python -m bench
+
+.PHONY: wheel
+wheel: $(VENV)/.deps ## build a wheel into dist/
+	$(BIN)/pip wheel -q --no-build-isolation --no-deps -w dist .
+
+.PHONY: clean
+clean: ## remove what was built (not the virtual environment)
+	rm -rf build dist .demo .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache protos/*_pb2.py protos/*_pb2.pyi

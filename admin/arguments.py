@@ -1,0 +1,54 @@
+"""Argument types and groups that several verbs share."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+from tessera.errors import InvalidArgumentError, SettingsError
+from tessera.settings import ByteSize, parse_bytes
+
+
+def byte_size(text: str) -> ByteSize:
+    """Parse `256MiB` and the like; for argparse."""
+    try:
+        return parse_bytes(text)
+    except SettingsError as error:
+        raise argparse.ArgumentTypeError(error.message) from None
+
+
+def json_object(text: str, place: str) -> dict[str, Any]:
+    """Parse a JSON object that stands at `place`.
+
+    Raises:
+        InvalidArgumentError: it is not one.
+    """
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InvalidArgumentError(f"{place}: not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise InvalidArgumentError(f"{place}: got {text}, expected a JSON object")
+    return value
+
+
+def add_output(parser: argparse.ArgumentParser) -> None:
+    """Add `-o table|json`."""
+    parser.add_argument(
+        "-o", "--output", choices=("table", "json"), default="table", help="a table for people or JSON for programs"
+    )
+
+
+def add_cluster(parser: argparse.ArgumentParser) -> None:
+    """Add what is needed to reach a cluster's etcd."""
+    parser.add_argument(
+        "--etcd",
+        action="append",
+        metavar="HOST:PORT",
+        help="etcd endpoint, may be repeated (default: the cluster of a running `tessera up`, else 127.0.0.1:2379)",
+    )
+    parser.add_argument("--etcd-ca", default="", metavar="FILE", help="CA certificates for etcd; turns TLS on")
+    parser.add_argument("--etcd-cert", default="", metavar="FILE", help="client certificate for etcd")
+    parser.add_argument("--etcd-key", default="", metavar="FILE", help="private key of --etcd-cert")
+    parser.add_argument("--cluster", default="default", help="name of the cluster (default: %(default)s)")

@@ -1,0 +1,56 @@
+"""The `tessera` command: parses the command line, runs one verb, turns errors into exit codes.
+
+stdout carries data, stderr progress and errors. Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not found, 4 refused
+because of the state of things, 5 out of time, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from admin import load_command, package_commands, predict_command, status_command, up_command
+from tessera.errors import Code, TesseraError
+from tessera.process import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE
+
+_EXIT_CODES = {
+    Code.INVALID_ARGUMENT: EXIT_USAGE,
+    Code.NOT_FOUND: 3,
+    Code.FAILED_PRECONDITION: 4,
+    Code.ALREADY_EXISTS: 4,
+    Code.DEADLINE_EXCEEDED: 5,
+}
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the whole command line; each verb adds itself."""
+    parser = argparse.ArgumentParser(
+        prog="tessera",
+        description="Serves TensorFlow models that are too big for one machine.",
+        allow_abbrev=False,
+    )
+    verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
+    for module in (package_commands, up_command, load_command, predict_command, status_command):
+        module.add_to(verbs)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line `argv` (default: the process's) and return the exit code."""
+    options = build_parser().parse_args(argv)
+    try:
+        code = options.run(options)
+        return int(code or 0)
+    except TesseraError as error:
+        print(f"tessera: {error.message}", file=sys.stderr)
+        return _EXIT_CODES.get(error.code, EXIT_FAILED)
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:  # the reader of our output (head, say) has gone
+        sys.stderr.close()
+        return EXIT_FAILED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

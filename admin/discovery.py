@@ -1,0 +1,35 @@
+"""Where a `tessera up` of this user left its addresses, so that other verbs need no flags."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from tessera.errors import TesseraError
+
+
+def run_dir() -> Path:
+    """Return this user's private directory for running clusters, created if need be.
+
+    Raises:
+        TesseraError: it belongs to somebody else.
+    """
+    path = Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()) / f"tessera-{os.getuid()}"
+    path.mkdir(mode=0o700, exist_ok=True)
+    if path.stat().st_uid != os.getuid() or path.is_symlink():
+        raise TesseraError(f"{path}: belongs to another user")
+    return path
+
+
+def running_cluster(cluster: str) -> dict[str, Any] | None:
+    """Return what the running `tessera up` of `cluster` wrote, or None if there is none (any more)."""
+    try:
+        content = json.loads((run_dir() / f"up-{cluster}.json").read_text("utf-8"))
+        os.kill(content["pids"]["up"], 0)
+    except (FileNotFoundError, ProcessLookupError, json.JSONDecodeError, KeyError):
+        return None
+    assert isinstance(content, dict)
+    return content

@@ -1,0 +1,142 @@
+"""A whole cluster in one process, on an in-memory store: for notebooks, and for machines without etcd.
+
+The servers still listen on sockets of 127.0.0.1 and the router still asks them over gRPC: only processes and etcd are
+missing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from admin.loading import load
+from admin.serving_client import wait_until_available
+from placement.memory_store import MemoryStore
+from placement.store import Store
+from router.server import Router
+from router.settings import RouterSettings
+from shard_server.server import ShardServer
+from shard_server.settings import ShardServerSettings
+from tessera.repository import Repository
+
+_NO_ETCD = ("in-memory",)
+
+
+class InProcessCluster:
+    """Router, shard servers and store on a thread of their own; a context manager.
+
+    Example:
+        with InProcessCluster("repository", models={"ranker": [1]}) as cluster:
+            channel = grpc.insecure_channel(cluster.address)
+    """
+
+    def __init__(
+        self,
+        repository: str | Path,
+        *,
+        models: Mapping[str, Sequence[int]],
+        shards: int = 2,
+        replicas: int = 1,
+        listen: str = "127.0.0.1:0",
+        cluster: str = "default",
+        retry_delay_s: float = 0.05,
+        pollers: int = 1,
+        timeout_s: float = 600.0,
+    ) -> None:
+        """Say what is to run; `models` maps name → versions. Nothing runs before the `with`."""
+        self._repository = Repository(repository)
+        self._models = models
+        self._shards, self._replicas, self._timeout_s = shards, replicas, timeout_s
+        self._router_settings = RouterSettings(
+            listen=listen,
+            cluster=cluster,
+            etcd=_NO_ETCD,
+            repository=str(repository),
+            router_id="router-0",
+            retry_delay_s=retry_delay_s,
+            pollers=pollers,
+        )
+        self._cluster, self._pollers = cluster, pollers
+        self._started: Future[str] = Future()
+        self._thread = threading.Thread(target=self._run, name="tessera-cluster", daemon=True)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stop: asyncio.Event | None = None
+        self.address = ""
+
+    def __enter__(self) -> InProcessCluster:
+        """Start everything, load the models, return when they answer; raises what went wrong."""
+        self._thread.start()
+        try:
+            self.address = self._started.result()
+            wait_until_available(self.address, self._models, timeout_s=60.0)
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Drain and stop."""
+        if self._loop is not None and self._stop is not None and self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join()
+
+    def describe(self) -> dict[str, Any]:
+        """Return what `tessera up` announces."""
+        return {"router": self.address, "etcd": "", "cluster": self._cluster, "logs": "", "pids": {"servers": {}}}
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._main())
+        except BaseException as error:  # noqa: BLE001 (handed to the thread that waits in __enter__)
+            if not self._started.done():
+                self._started.set_exception(error)
+
+    async def _main(self) -> None:
+        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        store = MemoryStore()
+        running: list[ShardServer | Router] = []
+        try:
+            for number in range(self._shards):
+                server = ShardServer(self._server_settings(number), store)
+                running.append(server)
+                await server.start()
+            router = Router(self._router_settings, store)
+            running.append(router)
+            await router.start()
+            await self._load(store)
+            self._started.set_result(router.address)
+            await self._stop.wait()
+        finally:
+            for one in reversed(running):
+                await one.drain()
+            await store.close()
+
+    async def _load(self, store: Store) -> None:
+        for model, versions in self._models.items():
+            await load(
+                store,
+                self._cluster,
+                self._repository,
+                model,
+                versions,
+                replicas=self._replicas,
+                timeout_s=self._timeout_s,
+                min_servers=self._shards,
+            )
+
+    def _server_settings(self, number: int) -> ShardServerSettings:
+        return ShardServerSettings(
+            server_id=f"server-{number}",
+            listen="127.0.0.1:0",
+            cluster=self._cluster,
+            etcd=_NO_ETCD,
+            repository=str(self._repository.root),
+            pollers=self._pollers,
+        )

@@ -1,0 +1,84 @@
+"""Gives models their first placement: what `tessera model load` and `tessera up` share."""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import os
+import socket
+from collections.abc import Callable, Mapping, Sequence
+
+from placement.keys import Keys
+from placement.operation import LoadResult, load_model
+from placement.plan import slot_bytes
+from placement.records import PackageRef
+from placement.store import Store
+from tessera.errors import InvalidArgumentError, NotFoundError
+from tessera.repository import Repository
+
+
+def wanted_models(repository: Repository, selectors: Sequence[str]) -> dict[str, list[int]]:
+    """Return model → versions for `NAME` (its latest version) and `NAME:VERSION,VERSION`; no selector: all models.
+
+    Raises:
+        NotFoundError: the repository has no such package, or none at all.
+        InvalidArgumentError: a selector is malformed; names it.
+    """
+    if not selectors:
+        models = {name: [repository.versions(name)[-1]] for name in repository.models()}
+        if not models:
+            raise NotFoundError(f"repository {repository.root}: holds no packages; make one with `tessera partition`")
+        return models
+    wanted: dict[str, list[int]] = {}
+    for selector in selectors:
+        name, separator, numbers = selector.partition(":")
+        known = repository.versions(name)
+        try:
+            versions = sorted({int(number) for number in numbers.split(",")}) if separator else known[-1:]
+        except ValueError:
+            raise InvalidArgumentError(f"model: got {selector!r}, expected NAME or NAME:VERSION,VERSION") from None
+        missing = [version for version in versions if version not in known]
+        if not versions or missing:
+            what = f"version {missing[0]} of model {name}" if missing else f"model {name}"
+            raise NotFoundError(f"repository {repository.root}: has no {what}")
+        wanted[name] = versions
+    return wanted
+
+
+async def load(
+    store: Store,
+    cluster: str,
+    repository: Repository,
+    model: str,
+    versions: Sequence[int],
+    *,
+    replicas: int,
+    timeout_s: float,
+    labels: Mapping[str, int] | None = None,
+    min_servers: int = 1,
+    say: Callable[[str], None] | None = None,
+) -> LoadResult:
+    """Place `versions` of `model` on the cluster's servers and make that current; returns when it is.
+
+    Raises:
+        NotFoundError, DataLossError: a package is missing or damaged.
+        FailedPreconditionError, DeadlineExceededError, UnavailableError: see `placement.operation.load_model`.
+    """
+    manifests = [await asyncio.to_thread(repository.read_manifest, model, version) for version in versions]
+    by_label = labels or {}
+    references = [
+        PackageRef(m.version, m.digest, tuple(sorted(label for label, v in by_label.items() if v == m.version)))
+        for m in manifests
+    ]
+    return await load_model(
+        store,
+        Keys(cluster),
+        model=model,
+        versions=references,
+        slot_bytes=lambda slots: slot_bytes(manifests, slots),
+        replicas=replicas,
+        owner=f"{getpass.getuser()}@{socket.gethostname()}:{os.getpid()}",
+        timeout_s=timeout_s,
+        min_servers=min_servers,
+        progress=say,
+    )

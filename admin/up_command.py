@@ -1,0 +1,214 @@
+"""`tessera up`: a cluster on this machine until Ctrl-C, of real processes with a real etcd, or all in one process."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from admin.arguments import byte_size
+from admin.discovery import run_dir, running_cluster
+from admin.in_process import InProcessCluster
+from admin.loading import load, wanted_models
+from admin.local_cluster import LocalCluster
+from admin.serving_client import wait_until_available
+from placement.connect import EtcdSettings, open_etcd
+from tessera.errors import AlreadyExistsError
+from tessera.process import write_ready_file
+from tessera.repository import Repository
+
+
+def add_to(verbs: Any) -> None:
+    """Add the verb to the command line."""
+    parser = verbs.add_parser("up", help="run a cluster on this machine until Ctrl-C", description=__doc__)
+    parser.add_argument("--repository", required=True, type=Path, metavar="DIR", help="packages and blobs")
+    parser.add_argument(
+        "--model",
+        action="append",
+        default=[],
+        metavar="NAME[:VERSION,…]",
+        help="serve only this model, at these versions (default: all models, latest version)",
+    )
+    parser.add_argument("--shards", type=int, default=2, help="number of shard servers (default: %(default)s)")
+    parser.add_argument("--replicas", type=int, default=1, help="servers that hold each slot (default: %(default)s)")
+    parser.add_argument(
+        "--port", type=int, default=8500, help="port of the router; 0: any free one (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--in-process", action="store_true", help="everything in this process with an in-memory store instead of etcd"
+    )
+    parser.add_argument(
+        "--server-memory-bytes",
+        type=byte_size,
+        default=0,
+        metavar="BYTES",
+        help="address space that each shard server may use, for example 300MiB (default: no limit)",
+    )
+    parser.add_argument(
+        "--retry-delay-s",
+        type=float,
+        default=0.05,
+        help="silence of a shard server after which a replica is asked too, seconds (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--pollers", type=int, default=0, help="threads that serve in each process (default: one per core)"
+    )
+    for part in ("router", "server", "etcd"):
+        parser.add_argument(
+            f"--{part}-cpus",
+            type=cpu_set,
+            default=frozenset(),
+            metavar="LIST",
+            help=f"cores for the {part} processes, for example 0,1 (default: all)",
+        )
+    parser.add_argument("--cluster", default="default", help="name of the cluster (default: %(default)s)")
+    parser.add_argument("--timeout-s", type=float, default=600.0, help="for loading the models (default: %(default)s)")
+    parser.add_argument(
+        "--ready-file", default="", metavar="FILE", help="file that gets addresses and pids as JSON once all serves"
+    )
+    parser.set_defaults(run=run)
+
+
+def cpu_set(text: str) -> frozenset[int]:
+    """Parse `0,1`; for argparse."""
+    try:
+        return frozenset(int(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected core numbers such as 0,1") from None
+
+
+def run(options: argparse.Namespace) -> None:
+    """Start, load, wait for a signal, end everything."""
+    if running_cluster(options.cluster):
+        raise AlreadyExistsError(
+            f"cluster {options.cluster!r} is up already; end it first or give --cluster another name"
+        )
+    models = wanted_models(Repository(options.repository), options.model)
+    stop = _stop_on_signals()
+    try:
+        (_run_in_process if options.in_process else _run_processes)(options, models, stop)
+    except KeyboardInterrupt:  # the usual end
+        return
+
+
+def _run_processes(options: argparse.Namespace, models: dict[str, list[int]], stop: threading.Event) -> None:
+    directory = Path(tempfile.mkdtemp(prefix=f"up-{options.cluster}-", dir=run_dir()))
+    pollers = (f"--pollers={options.pollers}",)
+    cluster = LocalCluster(
+        repository=options.repository.resolve(),
+        directory=directory,
+        shards=options.shards,
+        cluster=options.cluster,
+        router_listen=f"127.0.0.1:{options.port}",
+        server_memory_bytes=options.server_memory_bytes,
+        router_cpus=options.router_cpus,
+        server_cpus=options.server_cpus,
+        etcd_cpus=options.etcd_cpus,
+        router_arguments=(f"--retry-delay-s={options.retry_delay_s}", *pollers),
+        server_arguments=pollers,
+    )
+    keep_logs = True
+    try:
+        _step("starting etcd", cluster.start_control_plane)
+        _step(f"starting {options.shards} shard servers", cluster.start_servers)
+        _step("starting the router", cluster.start_router)
+        _say(f"loading {', '.join(models)}")
+        asyncio.run(_load_all(cluster.etcd_endpoint, options, models))
+        wait_until_available(cluster.router_address, models, timeout_s=60.0)
+        _announce(cluster.describe(), options)
+        _wait(stop, cluster)
+        keep_logs = False
+    finally:
+        _say("stopping")
+        (run_dir() / f"up-{options.cluster}.json").unlink(missing_ok=True)
+        cluster.stop()
+        if keep_logs:
+            _say(f"logs are in {cluster.children.log_dir}")
+        else:
+            shutil.rmtree(directory, ignore_errors=True)
+
+
+async def _load_all(endpoint: str, options: argparse.Namespace, models: dict[str, list[int]]) -> None:
+    store = open_etcd(EtcdSettings((endpoint,)))
+    try:
+        for model, versions in models.items():
+            await load(
+                store,
+                options.cluster,
+                Repository(options.repository),
+                model,
+                versions,
+                replicas=options.replicas,
+                timeout_s=options.timeout_s,
+                min_servers=options.shards,
+                say=_say,
+            )
+    finally:
+        await store.close()
+
+
+def _run_in_process(options: argparse.Namespace, models: dict[str, list[int]], stop: threading.Event) -> None:
+    cluster = InProcessCluster(
+        options.repository,
+        shards=options.shards,
+        replicas=options.replicas,
+        listen=f"127.0.0.1:{options.port}",
+        models=models,
+        cluster=options.cluster,
+        retry_delay_s=options.retry_delay_s,
+        pollers=options.pollers,
+        timeout_s=options.timeout_s,
+    )
+    with cluster:
+        _announce(cluster.describe(), options)
+        stop.wait()
+        _say("stopping")
+    (run_dir() / f"up-{options.cluster}.json").unlink(missing_ok=True)
+
+
+def _stop_on_signals() -> threading.Event:
+    """Return an event that the first SIGINT or SIGTERM sets; it also interrupts what runs. Later ones are ignored."""
+    stop = threading.Event()
+
+    def on_signal(number: int, _: object) -> None:
+        if not stop.is_set():
+            stop.set()
+            raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, on_signal)
+    signal.signal(signal.SIGINT, on_signal)
+    return stop
+
+
+def _wait(stop: threading.Event, cluster: LocalCluster) -> None:
+    """Wait for a signal; tell once about each process that ends meanwhile."""
+    told: set[str] = set()
+    while not stop.wait(0.5):
+        for child in cluster.ended():
+            if child.name not in told:
+                told.add(child.name)
+                _say(f"{child.name} ended with exit code {child.process.returncode}; log: {child.log_path}")
+
+
+def _announce(content: dict[str, Any], options: argparse.Namespace) -> None:
+    content["pids"]["up"] = os.getpid()
+    write_ready_file(str(run_dir() / f"up-{options.cluster}.json"), content)
+    write_ready_file(options.ready_file, content)
+    _say(f"serving on {content['router']}; Ctrl-C ends it")
+
+
+def _step(what: str, action: Callable[[], None]) -> None:
+    _say(what)
+    action()
+
+
+def _say(text: str) -> None:
+    print(f"tessera: {text}", file=sys.stderr, flush=True)

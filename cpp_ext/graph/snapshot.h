@@ -1,0 +1,95 @@
+// Which versions of which models are served: immutable snapshots, replaced as a whole.
+#ifndef TESSERA_CPP_EXT_GRAPH_SNAPSHOT_H_
+#define TESSERA_CPP_EXT_GRAPH_SNAPSHOT_H_
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "cpp_ext/base/abi.h"
+#include "cpp_ext/graph/graph.h"
+#include "cpp_ext/graph/predict_message.h"
+
+namespace tessera {
+
+// A version with all that a request to it needs; a request pins it until it ends.
+class ServedVersion {
+ public:
+  // FAILED_PRECONDITION: the graph has TesseraLookup ops and `fanout` or `route` is null, or the route has too few
+  // tables. Retains `route`.
+  static absl::StatusOr<std::shared_ptr<ServedVersion>> Make(int64_t version, std::shared_ptr<LoadedGraph> graph,
+                                                             const TesseraFanoutApi* fanout, TesseraRoute* route,
+                                                             std::vector<std::string> labels);
+  ~ServedVersion();
+
+  int64_t version() const { return version_; }
+  const LoadedGraph& graph() const { return *graph_; }
+  const TesseraFanoutApi* fanout() const { return fanout_; }
+  TesseraRoute* route() const { return route_; }
+  const std::vector<std::string>& labels() const { return labels_; }
+  void CountRequest() const { requests_.fetch_add(1, std::memory_order_relaxed); }
+  uint64_t requests() const { return requests_.load(std::memory_order_relaxed); }
+
+ private:
+  ServedVersion() = default;
+
+  int64_t version_ = 0;
+  std::shared_ptr<LoadedGraph> graph_;
+  const TesseraFanoutApi* fanout_ = nullptr;
+  TesseraRoute* route_ = nullptr;
+  std::vector<std::string> labels_;
+  mutable std::atomic<uint64_t> requests_{0};
+};
+
+using Pin = std::shared_ptr<const ServedVersion>;
+
+// Drops a pin; what it was the last to hold is freed on another thread.
+void ReleasePin(Pin pin);
+
+struct ServedModel {
+  std::string name;
+  std::vector<Pin> versions;  // the largest first; not empty
+};
+
+class Snapshot {
+ public:
+  // INVALID_ARGUMENT: a model without versions, a version or a label twice.
+  static absl::StatusOr<std::shared_ptr<const Snapshot>> Make(std::vector<ServedModel> models);
+
+  // Finds what the request names, with TensorFlow Serving's codes and texts.
+  absl::Status Resolve(const PredictRequestView& request, Pin* pin) const;
+  const std::vector<ServedModel>& models() const { return models_; }
+
+ private:
+  std::vector<ServedModel> models_;  // sorted by name
+};
+
+// The current snapshot. Readers on different threads touch different memory, and hold a lock, which only a change
+// contends for, as long as it takes to find a version.
+class CurrentSnapshot {
+ public:
+  CurrentSnapshot();
+  void Replace(std::shared_ptr<const Snapshot> snapshot);
+  absl::Status Resolve(const PredictRequestView& request, Pin* pin) const;
+  std::shared_ptr<const Snapshot> Get() const;
+
+ private:
+  struct alignas(64) Cell {
+    std::mutex mu;
+    std::shared_ptr<const Snapshot> snapshot;  // guarded by mu
+  };
+  static constexpr size_t kCells = 32;
+  Cell& CellOfThisThread() const;
+
+  std::mutex replace_mu_;  // makes every cell see changes in the same order
+  mutable Cell cells_[kCells];
+};
+
+}  // namespace tessera
+
+#endif  // TESSERA_CPP_EXT_GRAPH_SNAPSHOT_H_

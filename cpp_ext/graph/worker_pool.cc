@@ -1,0 +1,50 @@
+#include "cpp_ext/graph/worker_pool.h"
+
+#include <limits>
+#include <thread>
+#include <utility>
+
+namespace tessera {
+
+bool WorkerPool::Submit(std::function<void()> task) {
+  {
+    std::lock_guard<std::mutex> lock(mu_);
+    if (waiting_.size() >= max_waiting_) return false;
+    waiting_.push_back(std::move(task));
+    if (idle_ < waiting_.size() && started_ < threads_) {
+      ++started_;
+      std::thread([this] { Work(); }).detach();
+    }
+  }
+  wake_.notify_one();
+  return true;
+}
+
+void WorkerPool::Work() {
+  std::unique_lock<std::mutex> lock(mu_);
+  while (true) {
+    while (waiting_.empty()) {
+      ++idle_;
+      wake_.wait(lock);
+      --idle_;
+    }
+    std::function<void()> task = std::move(waiting_.front());
+    waiting_.pop_front();
+    lock.unlock();
+    task();
+    task = nullptr;  // what it holds is freed without the lock
+    lock.lock();
+  }
+}
+
+WorkerPool& WorkerPool::Sessions() {
+  static WorkerPool* pool = new WorkerPool(/*threads=*/4, /*max_waiting=*/1024);
+  return *pool;
+}
+
+WorkerPool& WorkerPool::Background() {
+  static WorkerPool* pool = new WorkerPool(/*threads=*/1, std::numeric_limits<size_t>::max());
+  return *pool;
+}
+
+}  // namespace tessera

@@ -1,0 +1,42 @@
+"""`python -m router`: runs one router until SIGTERM."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+
+from placement.connect import connect
+from router.server import Router
+from router.settings import RouterSettings
+from tessera.errors import SettingsError
+from tessera.process import exit_on_settings_error, run_until_signal, write_ready_file
+from tessera.settings import load
+from tessera.telemetry import set_up_logging
+
+
+def main() -> int:
+    """Return the exit code."""
+    try:
+        settings = load(RouterSettings, "router", sys.argv[1:], description=__doc__ or "")
+    except SettingsError as error:
+        return exit_on_settings_error("router", error)
+    set_up_logging(settings.log_format, settings.log_level)
+
+    async def serve(stop: asyncio.Event) -> None:
+        store = connect(settings) if settings.etcd else None
+        try:
+            router = Router(settings, store)
+            await router.start()
+            write_ready_file(settings.ready_file, {"address": router.address, "pid": os.getpid()})
+            await stop.wait()
+            await router.drain()
+        finally:
+            if store is not None:
+                await store.close()
+
+    return run_until_signal(serve)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

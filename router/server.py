@@ -1,0 +1,149 @@
+"""Wires one router together: native server, fan-out, models, the view of the cluster, registration, drain."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+import uuid
+from pathlib import Path
+
+from cpp_ext import _rpc
+from cpp_ext.load import load_graph
+from placement.disk_cache import DiskCache
+from placement.keys import Keys
+from placement.membership import Registration
+from placement.records import RouterRecord
+from placement.store import Store
+from placement.view import ClusterView
+from router.model_service import GET_MODEL_METADATA, GET_MODEL_STATUS, PREDICT, ModelService
+from router.settings import RouterSettings
+from tessera.errors import DeadlineExceededError, SettingsError, UnavailableError
+from tessera.process_settings import with_port
+from tessera.repository import Repository
+
+_log = logging.getLogger("router.server")
+
+RETRY_DELAYS_S = (1.0, 2.0, 5.0, 15.0, 60.0)
+"""Pauses between attempts to load what could not be loaded; the last one repeats."""
+
+
+_REGISTER_RETRY_S = 2.0
+
+
+class Router:
+    """A router in this process; several may live in one. Used on one event loop."""
+
+    def __init__(self, settings: RouterSettings, store: Store | None) -> None:
+        """`store` is the control plane; None serves plain SavedModels only. The caller closes it."""
+        from router.models import Models  # needs TensorFlow's libraries, which load_graph() brings
+
+        graph = load_graph()
+        self._settings = settings
+        self._server = _rpc.Server(
+            address=settings.listen,
+            pollers=settings.pollers,
+            max_message_bytes=settings.max_message_bytes,
+            max_concurrent_calls=settings.max_in_flight,
+            default_deadline_s=settings.default_deadline_s,
+            tls_certificate=settings.read_file("tls_cert"),
+            tls_private_key=settings.read_file("tls_key"),
+            tls_client_ca=settings.read_file("tls_client_ca"),
+        )
+        self._fanout = _rpc.Fanout(
+            self._server,
+            retry_delay_s=settings.retry_delay_s,
+            retry_budget_tokens=settings.retry_budget_tokens,
+            max_message_bytes=settings.max_message_bytes,
+            tls_root_ca=settings.read_file("shard_tls_ca"),
+            tls_certificate=settings.read_file("shard_tls_cert"),
+            tls_private_key=settings.read_file("shard_tls_key"),
+        )
+        graph.configure(
+            fanout=self._fanout.capsule(), intra_op_threads=settings.intra_op_threads, onednn=settings.onednn
+        )
+        self._predictor = graph.Predictor(max_in_flight=settings.max_in_flight, tensor_content=settings.tensor_content)
+        repository = Repository(settings.repository) if settings.repository else None
+        self.models = Models(repository, self._fanout, self._predictor)
+        service = ModelService(lambda: self.models.catalog)
+        self._server.serve_native(PREDICT, self._predictor.handler())
+        self._server.serve_python(GET_MODEL_STATUS, service.get_model_status)
+        self._server.serve_python(GET_MODEL_METADATA, service.get_model_metadata)
+        self._store = store
+        self._view: ClusterView | None = None
+        self._cache = DiskCache(Path(settings.state_dir) / f"{settings.cluster}.json") if settings.state_dir else None
+        self._registration: Registration | None = None
+        self._registering: asyncio.Task[None] | None = None
+        self._changed = asyncio.Event()
+        self._reconciler: asyncio.Task[None] | None = None
+        self.address = ""
+
+    async def start(self) -> None:
+        """Load plain SavedModels, bind, follow the cluster.
+
+        Raises:
+            TesseraError: a SavedModel cannot be loaded, the address cannot be bound, or the id is taken.
+        """
+        for entry in self._settings.saved_model:
+            name, separator, directory = entry.partition("=")
+            if not (name and separator and directory):
+                raise SettingsError(f"--saved-model: got {entry!r}, expected NAME=DIR")
+            await self.models.load_saved_model(name, Path(directory))
+        port = self._server.start()
+        self.address = with_port(self._settings.listen, port)
+        if self._store is not None:
+            await self._follow(self._store)
+        _log.info("listening on %s", self.address)
+
+    async def _follow(self, store: Store) -> None:
+        settings = self._settings
+        keys = Keys(settings.cluster)
+        self._view = ClusterView(store, keys, initial=self._cache.load() if self._cache else None)
+        self._view.subscribe(lambda _: self._changed.set())
+        self._view.start()
+        router_id = settings.router_id or f"{socket.gethostname()}-{self.address.rpartition(':')[2]}"
+        self._registration = Registration(store, keys.router(router_id), RouterRecord(str(uuid.uuid4()), self.address))
+        try:
+            await self._registration.start()
+        except (UnavailableError, DeadlineExceededError) as error:
+            _log.warning("not registered yet: %s", error.message)
+            self._registering = asyncio.create_task(self._register_later(self._registration), name="router.register")
+        self._changed.set()
+        self._reconciler = asyncio.create_task(self._reconcile_forever(self._view), name="router.reconcile")
+
+    async def _register_later(self, registration: Registration) -> None:
+        """Register once the store answers; serving does not depend on it."""
+        while True:
+            await asyncio.sleep(_REGISTER_RETRY_S)
+            with contextlib.suppress(UnavailableError, DeadlineExceededError):
+                return await registration.start()
+
+    async def _reconcile_forever(self, view: ClusterView) -> None:
+        failures = 0
+        while True:
+            delay_s = None if failures == 0 else RETRY_DELAYS_S[min(failures, len(RETRY_DELAYS_S)) - 1]
+            try:
+                await asyncio.wait_for(self._changed.wait(), delay_s)
+            except TimeoutError:
+                _log.info("trying again to load what failed")
+            self._changed.clear()
+            snapshot = view.snapshot
+            complete = await self.models.reconcile(snapshot)
+            failures = 0 if complete else failures + 1
+            if self._cache is not None and view.status.connected:
+                await asyncio.to_thread(self._cache.save, snapshot)
+
+    async def drain(self) -> None:
+        """Leave the cluster, let requests in progress end within `drain_timeout_s`, stop. May be called once."""
+        for task in (self._reconciler, self._registering):
+            if task is not None:
+                task.cancel()
+        if self._registration is not None:
+            await self._registration.stop()
+        if self._view is not None:
+            await self._view.stop()
+        if not await asyncio.to_thread(self._server.drain, self._settings.drain_timeout_s):
+            _log.warning("requests were cut off after --drain-timeout-s=%g", self._settings.drain_timeout_s)
+        await asyncio.to_thread(self._fanout.stop)
+        await asyncio.to_thread(self._server.stop)

@@ -1,0 +1,75 @@
+"""Decides what this server has to hold: a pure function of the cluster's records. Loads nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from placement.records import Placement
+from placement.slots import slot_of
+from tessera.manifest import Manifest
+
+
+@dataclass(frozen=True)
+class PackageKey:
+    """Names one package: what is published to the table store under `digest`."""
+
+    model: str
+    version: int
+    digest: str
+
+
+@dataclass(frozen=True)
+class DesiredPackage:
+    """The buckets of one package that this server has to hold; `buckets[i]` belongs to table `i` of the manifest."""
+
+    manifest: Manifest
+    buckets: tuple[frozenset[int], ...]
+
+    def blobs(self) -> dict[str, int]:
+        """Return the size in bytes of each blob, by digest."""
+        return {
+            table.blobs[bucket]: table.bucket_bytes(bucket)
+            for table, buckets in zip(self.manifest.tables, self.buckets, strict=True)
+            for bucket in buckets
+        }
+
+
+def owned_buckets(manifest: Manifest, placement: Placement, server_id: str) -> tuple[frozenset[int], ...]:
+    """Return, per table of the manifest, the buckets whose slot the placement gives to `server_id`.
+
+    Cost: one hash per bucket of the package.
+    """
+    if server_id not in placement.servers:
+        return tuple(frozenset() for _ in manifest.tables)
+    position = placement.servers.index(server_id)
+    owned_slots = {slot for slot, servers in enumerate(placement.slot_servers) if position in servers}
+    return tuple(
+        frozenset(b for b in range(table.buckets) if slot_of(table.name, b, placement.slots) in owned_slots)
+        for table in manifest.tables
+    )
+
+
+def desired_packages(
+    placements: Iterable[Placement], server_id: str, manifest_of: Callable[[str, int, str], Manifest]
+) -> Mapping[PackageKey, DesiredPackage]:
+    """Return what `server_id` has to hold for all of `placements` together: current and target of each model.
+
+    Packages of which it owns nothing are left out: a router never asks it for them.
+
+    Args:
+        placements: at most a few per model; their union counts, so nothing is dropped while a change is under way.
+        server_id: this server.
+        manifest_of: returns the manifest of (model, version, digest); its errors pass through.
+    """
+    desired: dict[PackageKey, DesiredPackage] = {}
+    for placement in placements:
+        for version in placement.versions:
+            key = PackageKey(placement.model, version.version, version.digest)
+            manifest = manifest_of(key.model, key.version, key.digest)
+            owned = owned_buckets(manifest, placement, server_id)
+            if key in desired:
+                owned = tuple(a | b for a, b in zip(desired[key].buckets, owned, strict=True))
+            if any(owned):
+                desired[key] = DesiredPackage(manifest, owned)
+    return desired

@@ -1,0 +1,134 @@
+"""What a shard server holds: verified, mapped blobs, published to the native table store.
+
+Loading runs on a helper thread, one placement change at a time; reads never wait for it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from cpp_ext import _rpc
+from shard_server.desired import DesiredPackage, PackageKey
+from tessera.errors import DataLossError
+from tessera.manifest import Manifest
+from tessera.repository import Repository
+from tessera.settings import format_bytes
+
+_log = logging.getLogger("shard_server.holdings")
+
+_VERIFY_THREADS = 4
+
+
+@dataclass
+class Holdings:
+    """The blobs of one server.
+
+    Args:
+        repository: where packages and blobs are.
+        store: the native table store that answers lookups.
+        verify_content: check SHA-256, not only sizes, before a blob serves.
+        populate: read blobs into memory when they are mapped.
+    """
+
+    repository: Repository
+    store: _rpc.TableStore
+    verify_content: bool = True
+    populate: bool = False
+    _blobs: dict[str, _rpc.Blob] = field(default_factory=dict)
+    _manifests: dict[str, Manifest] = field(default_factory=dict)
+    _published: Mapping[PackageKey, DesiredPackage] = field(default_factory=dict)
+
+    @property
+    def bytes_mapped(self) -> int:
+        """Bytes of all blobs that are mapped, each once."""
+        return sum(blob.size_bytes for blob in self._blobs.values())
+
+    @property
+    def packages(self) -> Mapping[PackageKey, DesiredPackage]:
+        """What is being served."""
+        return self._published
+
+    def manifest(self, model: str, version: int, digest: str) -> Manifest:
+        """Return a package's manifest, read at most once.
+
+        Raises:
+            NotFoundError: the repository has no such package.
+            DataLossError: it is damaged, or another one than `digest` names.
+        """
+        if digest not in self._manifests:
+            manifest = self.repository.read_manifest(model, version)
+            if manifest.digest != digest:
+                raise DataLossError(
+                    f"manifest of model {model} version {version}: has digest {manifest.digest}, "
+                    f"the placement expects {digest}"
+                )
+            self._manifests[digest] = manifest
+        return self._manifests[digest]
+
+    def apply(self, desired: Mapping[PackageKey, DesiredPackage]) -> None:
+        """Serve exactly `desired`: map what is new, publish, then drop what is no longer wanted.
+
+        What is served now stays whole until everything new is mapped and checked. Blocks for as long as reading takes.
+
+        Raises:
+            NotFoundError, DataLossError: a blob is missing or damaged; names its file. Nothing has changed then.
+            ResourceExhaustedError: the mappings do not fit into the memory limit. Nothing has changed then.
+        """
+        wanted = {digest: size for package in desired.values() for digest, size in package.blobs().items()}
+        new = {digest: size for digest, size in wanted.items() if digest not in self._blobs}
+        if new:
+            _log.info("mapping %d blobs, %s", len(new), format_bytes(sum(new.values())))
+        mapped = dict(zip(new, self._map_all(new), strict=True))
+        blobs = self._blobs | mapped
+        for key, package in desired.items():
+            if self._published.get(key) != package:
+                self.store.publish(
+                    package_digest=bytes.fromhex(key.digest),
+                    model=key.model,
+                    version=key.version,
+                    tables=_held_tables(package, blobs),
+                )
+        for key in self._published.keys() - desired.keys():
+            self.store.retire(bytes.fromhex(key.digest))
+        self._published = dict(desired)
+        self._blobs = {digest: blobs[digest] for digest in wanted}
+        kept = {key.digest for key in desired}
+        self._manifests = {digest: manifest for digest, manifest in self._manifests.items() if digest in kept}
+
+    def _map_all(self, sizes: Mapping[str, int]) -> list[_rpc.Blob]:
+        with ThreadPoolExecutor(_VERIFY_THREADS, "verify") as pool:  # hashing releases the GIL
+            return list(pool.map(self._map, sizes.keys(), sizes.values()))
+
+    def _map(self, digest: str, size_bytes: int) -> _rpc.Blob:
+        if self.verify_content:
+            path = self.repository.verify_blob(digest, size_bytes)
+        else:
+            path = self.repository.blob_path(digest)
+        return _rpc.Blob.map(str(path), size_bytes, populate=self.populate)
+
+
+def _held_tables(package: DesiredPackage, blobs: Mapping[str, _rpc.Blob]) -> list[_rpc.HeldTable]:
+    return [
+        _rpc.HeldTable(
+            name=table.name,
+            rows=table.rows,
+            row_bytes=table.row_bytes,
+            buckets=table.buckets,
+            blobs={bucket: blobs[table.blobs[bucket]] for bucket in buckets},
+        )
+        for table, buckets in zip(package.manifest.tables, package.buckets, strict=True)
+    ]
+
+
+def content_digest(packages: Mapping[PackageKey, DesiredPackage]) -> str:
+    """Return the SHA-256 over what is held (package, table, bucket, blob), for the ready record."""
+    hasher = hashlib.sha256()
+    for key, package in sorted(packages.items(), key=lambda item: item[0].digest):
+        for position, (table, buckets) in enumerate(zip(package.manifest.tables, package.buckets, strict=True)):
+            for bucket in sorted(buckets):
+                hasher.update(f"{key.digest} {position} {bucket} {table.blobs[bucket]}\n".encode())
+    return hasher.hexdigest()

@@ -1,0 +1,68 @@
+"""The settings that the router and the shard server share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from tessera.errors import SettingsError
+from tessera.settings import ByteSize, setting
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProcessSettings:
+    """What every serving process needs: where it listens, its control plane, its logs."""
+
+    cluster: str = setting("name of the cluster, part of every etcd key", "default")
+    etcd: tuple[str, ...] = setting(
+        "etcd endpoints, host:port; repeat the flag or separate by commas", (), metavar="HOST:PORT"
+    )
+    etcd_ca: str = setting("file with the CA certificates that etcd's certificate is checked against; turns TLS on", "")
+    etcd_cert: str = setting("file with this process's client certificate for etcd", "")
+    etcd_key: str = setting("file with the private key of --etcd-cert", "")
+    pollers: int = setting("threads that serve requests; 0 means one per core", 0, minimum=0)
+    max_message_bytes: ByteSize = setting(
+        "largest message in either direction; larger ones are refused with RESOURCE_EXHAUSTED",
+        ByteSize(256 << 20),
+        minimum=1024,
+    )
+    max_in_flight: int = setting(
+        "requests in progress at once; more are refused with RESOURCE_EXHAUSTED", 4096, minimum=1
+    )
+    default_deadline_s: float = setting("deadline of requests that come without one, seconds", 30.0, minimum=0.001)
+    tls_cert: str = setting("file with the certificate chain that is shown to callers; turns TLS on", "")
+    tls_key: str = setting("file with the private key of --tls-cert", "")
+    tls_client_ca: str = setting("file with the CA certificates that callers must be signed by (mutual TLS)", "")
+    drain_timeout_s: float = setting(
+        "on SIGTERM, how long requests in progress may take to end, seconds", 30.0, minimum=0.0
+    )
+    ready_file: str = setting("file that is written (one line of JSON) once this process serves", "")
+    log_format: str = setting("form of the log lines on stderr", "text", choices=("text", "json"))
+    log_level: str = setting("least severity that is logged", "INFO", choices=("DEBUG", "INFO", "WARNING", "ERROR"))
+
+    def read_file(self, name: str) -> bytes:
+        """Return the content of the file that the setting `name` points at; empty when the setting is.
+
+        Raises:
+            SettingsError: it cannot be read; names the flag and the file.
+        """
+        return read_file(getattr(self, name), f"--{name.replace('_', '-')}")
+
+
+def read_file(path: str, flag: str) -> bytes:
+    """Return the content of the file that `flag` names; empty when `path` is.
+
+    Raises:
+        SettingsError: it cannot be read; names the flag and the file.
+    """
+    if not path:
+        return b""
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise SettingsError(f"{flag} {path}: {error.strerror}") from error
+
+
+def with_port(listen: str, port: int) -> str:
+    """Return the address `listen` with the port that was really bound; a Unix socket stays as it is."""
+    return listen if listen.startswith("unix:") else f"{listen.rpartition(':')[0]}:{port}"
