@@ -195,7 +195,7 @@ def _predict_target(place: servers.Started, request: models.Request) -> Target:
 
 def _echo_target(place: servers.Started, wire: bytes) -> Target:
     return servers.target(
-        place, servers.ECHO, wire, lambda response: "" if response == wire else "other bytes came back"
+        place, servers.PREDICT, wire, lambda response: "" if response == wire else "other bytes came back"
     )
 
 

@@ -18,7 +18,6 @@ from bench.load import SERVER_CPU, Target
 from tessera.errors import InternalError
 
 PREDICT = "/tensorflow.serving.PredictionService/Predict"
-ECHO = "/tessera.bench.Echo/Echo"
 _START_TIMEOUT_S = 300.0
 _CALL_TIMEOUT_S = 30.0
 _CPUS = frozenset({SERVER_CPU})
@@ -42,7 +41,7 @@ class Servers:
 
     def echo(self, binary: Path) -> Started:
         """Start the bare C++ gRPC echo; it prints its port when it listens."""
-        child, start = self._start("echo", [str(binary), "--port=0"])
+        child, start = self._start("echo", [str(binary), "--port", "0", "--method", PREDICT])
         wait_until("the echo server listens", lambda: _port(child) is not None, self.group, _START_TIMEOUT_S)
         return Started(f"127.0.0.1:{_port(child)}", (child.process.pid,), time.monotonic() - start)
 
@@ -116,7 +115,8 @@ def call(address: str, method: str, request: bytes) -> bytes:
     """
     with grpc.insecure_channel(address) as channel:
         try:
-            return bytes(channel.unary_unary(method)(request, timeout=_CALL_TIMEOUT_S, wait_for_ready=True))
+            send: Any = channel.unary_unary(method)  # without serializers it takes and gives bytes
+            return bytes(send(request, timeout=_CALL_TIMEOUT_S, wait_for_ready=True))
         except grpc.RpcError as error:
             raise InternalError(f"{method} at {address}: {error.code().name}: {error.details()}") from error
 

@@ -97,7 +97,7 @@ class PackagePlan:
     def root_bytes(self) -> int:
         """What the router will hold: the graph and the variables that are not split."""
         kept = sum(planned.region.bytes for planned in self.variables if not planned.decision.split)
-        return self.graph.to_graph_def().ByteSize() + kept
+        return int(self.graph.to_graph_def().ByteSize()) + kept
 
     @property
     def split_bytes(self) -> int:

@@ -126,7 +126,7 @@ def _work(plan: PackagePlan, planned: PlannedVariable) -> str:
 
 
 def root_graph(plan: PackagePlan, tables: Sequence[Table], weights: Sequence[Weight]) -> Graph:
-    """Return the graph of the package: lookups instead of split tables, named blobs or constants instead of the rest."""
+    """Return the graph of the package: lookups for split tables, named blobs or constants for the other variables."""
     graph = plan.graph.copy()
     by_name = {planned.variable.name: planned for planned in plan.variables}
     split = []

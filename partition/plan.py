@@ -134,8 +134,8 @@ def plan(
 def bucket_count(candidate: Candidate, max_shard_bytes: int) -> int:
     """Return into how many buckets a table is split: an odd number ≤ rows.
 
-    No bucket is above a sixteenth of the limit where the rows allow it; there are about `TARGET_BUCKETS` of them, or fewer
-    so that none is far below `MIN_BUCKET_BYTES`.
+    No bucket is above a sixteenth of the limit where the rows allow it; there are about `TARGET_BUCKETS` of them, or
+    fewer so that none is far below `MIN_BUCKET_BYTES`.
     """
     rows = candidate.shape[0]
     row_bytes = candidate.bytes // rows
@@ -186,8 +186,8 @@ def _check(decisions: dict[str, Decision], root_bytes: int, other_root_bytes: in
                 f"the largest part is {biggest.candidate.name!r} of {biggest.candidate.bytes} bytes: {biggest.reason}"
             )
         raise FailedPreconditionError(
-            f"max_shard_bytes: the root cannot be brought below {root_bytes} bytes, expected at most {max_shard_bytes}; "
-            f"{what}"
+            f"max_shard_bytes: the root cannot be brought below {root_bytes} bytes, expected at most "
+            f"{max_shard_bytes}; {what}"
         )
     buckets = sum(decision.buckets for decision in decisions.values())
     if buckets > MAX_BUCKETS_PER_PACKAGE:

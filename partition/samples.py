@@ -67,7 +67,7 @@ def id_limits(graph: Graph) -> dict[str, int]:
 
 
 def _known_rows(graph: Graph, edge: Edge) -> int:
-    while graph.op(edge.node) in ("Identity", "Enter", "Switch"):
+    while graph.op(edge.node) in ("Identity", "Enter", "Switch", "Merge"):
         edge = graph.data_inputs(edge.node)[0]
     if graph.nodes[edge.node].op == "TesseraBlob":
         dims = graph.attr(edge.node, "shape").shape.dim

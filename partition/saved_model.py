@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from google.protobuf.message import DecodeError
+from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.protobuf import config_pb2, meta_graph_pb2, rewriter_config_pb2, saved_model_pb2
 from tensorflow.python.framework import errors as tf_errors
 from tensorflow.python.grappler import tf_optimizer
 
-from partition.graph import Edge, Graph, GraphDef
+from partition.graph import Edge, Graph
 from tessera.errors import DataLossError, FailedPreconditionError, InvalidArgumentError, NotFoundError
 
 INIT_SIGNATURE = "__saved_model_init_op"

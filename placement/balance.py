@@ -56,7 +56,7 @@ def fill_missing(
     for slot in missing:
         outstanding += sizes[slot]
         outstanding[domains[assigned[slot][assigned[slot] >= 0]]] -= sizes[slot]
-    room = np.bincount(domains, weights=shares - loads, minlength=domain_count)
+    room: FloatArray = np.bincount(domains, weights=shares - loads, minlength=domain_count).astype(np.float64)
     for slot in missing:
         size = int(sizes[slot])
         costs = rank_costs(hashes, weights, slot)
@@ -164,7 +164,7 @@ def _balance_pass(
 
 
 def balance_first(assigned: IntArray, sizes: IntArray, shares: FloatArray) -> None:
-    """Reorder the replicas within slots until the bytes of first replicas are even too, as far as swaps within a slot can."""
+    """Reorder replicas within slots until the bytes of first replicas are even too, as far as such swaps can."""
     replicas = assigned.shape[1]
     goal = shares / replicas
     firsts = server_loads(assigned[:, :1], sizes, len(shares)).astype(np.float64)

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import json
 import typing
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from functools import cache
 from types import MappingProxyType
-from typing import Any, ClassVar, Self, TypeVar, get_args, get_origin
+from typing import Any, ClassVar, Self, TypeVar, cast, get_args, get_origin
 
 from tessera.errors import DataLossError, InvalidArgumentError
 
@@ -83,7 +83,7 @@ def from_json(cls: type[T], raw: Any, where: str) -> T:
     if not isinstance(raw, dict):
         raise DataLossError(f"{where}: got {type(raw).__name__}, expected an object")
     values = {}
-    for name, hint in _hints(cls).items():
+    for name, hint in _hints(cast(Hashable, cls)).items():
         if name not in raw:
             raise DataLossError(f"{where}: field {name}: missing")
         values[name] = _value(hint, raw[name], f"{where}: field {name}")
@@ -94,7 +94,9 @@ def from_json(cls: type[T], raw: Any, where: str) -> T:
 
 
 @cache
-def _hints(cls: type) -> dict[str, Any]:
+def _hints(cls: Hashable) -> dict[str, Any]:
+    assert isinstance(cls, type)
+    assert is_dataclass(cls)
     hints = typing.get_type_hints(cls)
     return {field.name: hints[field.name] for field in fields(cls)}
 

@@ -21,7 +21,7 @@ from placement.codec import canonical_json, parse_json
 from placement.keys import Keys
 from placement.snapshot import ClusterSnapshot, apply
 from placement.store import Entry, Event
-from tessera.errors import DataLossError, TesseraError, UnavailableError
+from tessera.errors import DataLossError, UnavailableError
 
 FORMAT_VERSION = 1
 MAX_FILE_BYTES = 256 << 20

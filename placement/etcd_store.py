@@ -41,8 +41,6 @@ from tessera.errors import (
     error_class,
 )
 
-__all__ = ["EtcdStore", "Tls"]
-
 T = TypeVar("T")
 
 TIMEOUT_S = 2.0
@@ -68,7 +66,9 @@ class EtcdStore:
 
     Args:
         endpoints: host:port of any of etcd's members.
-        tls: certificates; None for plain text.
+        ca: PEM of the CA that etcd's certificate is checked against; turns TLS on. Empty: plain text.
+        cert: PEM of our own certificate, if etcd wants one; with `key`, its private key.
+        key: see `cert`.
         timeout_s: deadline of every call but watches, all endpoints together for finding a connection.
         progress_interval_s: how long a watch may be silent before etcd is asked for a sign of life.
         silence_s: how long it may be silent before it is lost.
@@ -78,7 +78,9 @@ class EtcdStore:
         self,
         endpoints: Sequence[str],
         *,
-        tls: Tls | None = None,
+        ca: bytes = b"",
+        cert: bytes = b"",
+        key: bytes = b"",
         timeout_s: float = TIMEOUT_S,
         progress_interval_s: float = PROGRESS_INTERVAL_S,
         silence_s: float = SILENCE_S,
@@ -88,7 +90,7 @@ class EtcdStore:
                 f"etcd: got timeout_s {timeout_s}, progress_interval_s {progress_interval_s}, silence_s {silence_s}, "
                 "expected positive ones, the interval not above the silence"
             )
-        self._channels = Channels(endpoints, tls)
+        self._channels = Channels(endpoints, Tls(ca, cert, key) if ca or cert or key else None)
         self._timeout_s = timeout_s
         self._progress_interval_s, self._silence_s = progress_interval_s, silence_s
 
@@ -152,7 +154,7 @@ class EtcdStore:
         try:
             await call.write(pb.LeaseKeepAliveRequest(ID=lease))
             await call.done_writing()
-            response = await call.read()
+            response: Any = await call.read()
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError) as error:
             self._channels.leave(endpoint)
             raise _convert_error(error, endpoint, f"lease {lease}", is_write=False) from error
@@ -268,7 +270,7 @@ class EtcdStore:
     ) -> T:
         channel = await self._channels.ready(self._timeout_s)
         endpoint = self._channels.endpoint
-        method = channel.unary_unary(path, lambda message: message.SerializeToString(), deserialize)
+        method: Any = channel.unary_unary(path, lambda message: message.SerializeToString(), deserialize)
         try:
             response: T = await method(request, timeout=self._timeout_s)
         except grpc.aio.AioRpcError as error:
@@ -309,7 +311,7 @@ def _check_watch(response: pb.WatchResponse, prefix: str) -> None:
 
 
 def _range_end(prefix: str) -> bytes:
-    """Return the first key after all that begin with `prefix`. UTF-8 never contains the byte 255, so one can be added."""
+    """Return the first key after all that begin with `prefix`; its last byte can grow, as UTF-8 has no byte 255."""
     raw = prefix.encode()
     return raw[:-1] + bytes([raw[-1] + 1])
 

@@ -37,7 +37,7 @@ class Lock:
 
     @property
     def compare(self) -> Compare:
-        """What every transaction under this lock has to compare: it fails once the lock was lost, even if taken again."""
+        """What every transaction under this lock has to compare: fails once the lock was lost, even if taken again."""
         assert self._token, "the lock is not held"
         return Compare(self._key, created=self._token)
 
@@ -70,10 +70,6 @@ class Lock:
     async def _wait_or_refuse(self, deadline_s: float) -> None:
         entry = await self._store.get(self._key)
         if entry is None:
-            return
-        if entry.lease == self._lease:
-            # Our own write, whose answer was lost: take it over by starting again under the same lease.
-            await self._store.delete(self._key, expected=entry.version)
             return
         if asyncio.get_running_loop().time() >= deadline_s:
             holder = LockRecord.from_bytes(entry.value, self._key).owner

@@ -124,6 +124,9 @@ class Registration:
         server = self._key.rpartition("/")[2]
         value = ReadyRecord(self._record.instance, placement.digest, held_bytes).to_bytes()
         ready_key = keys.ready(placement.model, placement.epoch, server)
+        entry = await self._store.get(ready_key)
+        if entry is not None and (entry.value, entry.lease) == (value, self._lease):
+            return True
         compares = [
             Compare(keys.operation(placement.model), version=operation_version),
             Compare(self._key, version=self._version),

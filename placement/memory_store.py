@@ -99,10 +99,8 @@ class MemoryStore:
             entry = self._entries.get(compare.key)
             version, created = (entry.version, entry.created) if entry else (ABSENT, ABSENT)
             if compare.version not in (None, version) or compare.created not in (None, created):
-                raise AbortedError(
-                    f"{compare.key}: got version {version} created at {created}, "
-                    f"expected {f'version {compare.version}' if compare.created is None else f'created {compare.created}'}"
-                )
+                wanted = f"version {compare.version}" if compare.created is None else f"created at {compare.created}"
+                raise AbortedError(f"{compare.key}: got version {version} created at {created}, expected {wanted}")
         for operation in operations:
             if isinstance(operation, Put) and operation.lease != NO_LEASE and operation.lease not in self._leases:
                 raise NotFoundError(f"{operation.key}: lease {operation.lease} has ended")

@@ -18,19 +18,20 @@ from dataclasses import dataclass, replace
 
 from placement.keys import Keys, Kind
 from placement.lock import LOCK_TTL_S, Lock
-from placement.operation_steps import Abort, Begin, Commit, Found, Nothing, Wait, next_step
-from placement.plan import Plan, PlanServer, plan_placement
+from placement.operation_steps import Abort, Begin, Commit, Found, Nothing, Wait, next_step, plan_servers
+from placement.plan import Plan, plan_placement
 from placement.records import (
+    FIRST_GENERATION,
     AuditRecord,
     CurrentRecord,
     MemberRecord,
+    MetaRecord,
     OperationRecord,
     OperationState,
     PackageRef,
     Placement,
     ReadyRecord,
     ServerRecord,
-    ServerState,
 )
 from placement.slots import default_slots
 from placement.store import ABSENT, Compare, Delete, Entry, Put, Store
@@ -75,6 +76,8 @@ async def load_model(
     that record also overrides domain, weight (1 without it) and capacity.
 
     Args:
+        store: not closed.
+        keys: of the cluster.
         model: its name.
         versions: what to serve.
         slot_bytes: number of slots → bytes of each slot (`placement.plan.slot_bytes`); all zeros for a model without
@@ -167,10 +170,11 @@ class _Driver:
         return None
 
     async def _read(self) -> Found:
-        """Read everything that a decision rests on. The parts may be of different revisions: each write compares its own."""
+        """Read all that a decision rests on. Parts may be of different revisions: each write compares what it needs."""
         model_entries = (await self._store.list_prefix(self._keys.model(self._model))).entries
         members = (await self._store.list_prefix(self._keys.members)).entries
         servers = (await self._store.list_prefix(self._keys.servers)).entries
+        meta = await self._store.get(self._keys.meta)
         by_key = {entry.key: entry for entry in model_entries}
         current = by_key.get(self._keys.current(self._model))
         operation = by_key.get(self._keys.operation(self._model))
@@ -186,6 +190,7 @@ class _Driver:
                 ready[parsed.epoch, parsed.id] = entry, ReadyRecord.from_bytes(entry.value, entry.key)
         return Found(
             model=self._model,
+            generation=MetaRecord.from_bytes(meta.value, meta.key).generation if meta else FIRST_GENERATION,
             current=current_record,
             current_placement=self._document(by_key, current_record.epoch) if current_record else None,
             operation=operation_record,
@@ -262,7 +267,7 @@ class _Driver:
         assert found.operation is not None
         placement, operation = step.placement, found.operation
         current = CurrentRecord(
-            generation=step.generation,
+            generation=found.generation,
             epoch=placement.epoch,
             digest=placement.digest,
             operation=operation.id,
@@ -307,25 +312,6 @@ class _Driver:
         if text != self.waiting:
             self.waiting = text
             self._progress(text)
-
-
-def plan_servers(members: Mapping[str, MemberRecord], servers: Mapping[str, ServerRecord]) -> list[PlanServer]:
-    """Return the servers that may get slots, by id: see `load_model`. What a member holds already is taken off its capacity."""
-    result = []
-    for server, member in sorted(members.items()):
-        wanted = servers.get(server)
-        if wanted is not None and wanted.state is not ServerState.ACTIVE:
-            continue
-        capacity_bytes = wanted.capacity_bytes if wanted else member.capacity_bytes
-        result.append(
-            PlanServer(
-                id=server,
-                domain=wanted.domain if wanted else member.domain,
-                weight=wanted.weight if wanted else 1,
-                capacity_bytes=max(0, capacity_bytes - member.bytes_used),
-            )
-        )
-    return result
 
 
 def _name(key: str) -> str:

@@ -1,10 +1,11 @@
-"""Decides the next step of an operation from what the store holds: pure, so that every crash point can be tested by value."""
+"""Decides the next step of an operation from what the store holds: pure, so that every crash point can be tested."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from placement.plan import PlanServer
 from placement.records import (
     CurrentRecord,
     MemberRecord,
@@ -14,11 +15,11 @@ from placement.records import (
     Placement,
     ReadyRecord,
     ServerRecord,
+    ServerState,
 )
 from placement.store import MAX_OPERATIONS, Entry
 from tessera.errors import DataLossError, FailedPreconditionError
 
-FIRST_GENERATION = 1
 MAX_SERVERS_PER_COMMIT = MAX_OPERATIONS - 8
 """Each ready server is one comparison of the committing transaction; a few more are for lock, operation and pointer."""
 
@@ -28,6 +29,7 @@ class Found:
     """What the store holds of one model, and of the cluster.
 
     Attributes:
+        generation: the cluster's; see `FIRST_GENERATION`.
         target: the document of the operation's target epoch, if it is there.
         operation_version: of the operation's key; 0 if there is none.
         last_epoch: the highest epoch that was ever written.
@@ -38,6 +40,7 @@ class Found:
     """
 
     model: str
+    generation: int
     current: CurrentRecord | None
     current_placement: Placement | None
     operation: OperationRecord | None
@@ -81,7 +84,6 @@ class Commit:
     """Make the placement current, comparing that `ready` still stand."""
 
     placement: Placement
-    generation: int
     ready: tuple[Entry, ...]
 
 
@@ -103,8 +105,8 @@ def next_step(found: Found, versions: tuple[PackageRef, ...]) -> Step:
         return Begin()
     if operation.state is not OperationState.PREPARING or operation.kind != "load":
         raise FailedPreconditionError(
-            f"model {found.model}: operation {operation.id} ({operation.kind}, {operation.state.value}) of {operation.owner} "
-            "is under way, which this release cannot take over"
+            f"model {found.model}: operation {operation.id} ({operation.kind}, {operation.state.value}) of "
+            f"{operation.owner} is under way, which this release cannot take over"
         )
     if target is None or target.digest != operation.target_digest:
         return Abort("its placement document is missing or is not the one that it names")
@@ -126,8 +128,8 @@ def _when_current(found: Found, current: CurrentRecord, versions: tuple[PackageR
     if placement.versions == versions:
         return Nothing(placement)
     raise FailedPreconditionError(
-        f"model {found.model}: epoch {current.epoch} serves {_names(placement.versions)}; asked for {_names(versions)}. "
-        "Changing a live placement is resharding, which this release does not do"
+        f"model {found.model}: epoch {current.epoch} serves {_names(placement.versions)}; "
+        f"asked for {_names(versions)}. Changing a live placement is resharding, which this release does not do"
     )
 
 
@@ -152,10 +154,9 @@ def _when_preparing(found: Found, target: Placement) -> Step:
             missing.append(server if member is not None else f"{server} (gone)")
     if missing:
         count = len(target.servers)
-        return Wait(
-            f"{len(missing)} of {count} servers to hold their part of epoch {target.epoch}: {', '.join(missing)}"
-        )
-    return Commit(target, FIRST_GENERATION, tuple(ready))
+        names = ", ".join(missing)
+        return Wait(f"{len(missing)} of {count} servers to hold their part of epoch {target.epoch}: {names}")
+    return Commit(target, tuple(ready))
 
 
 def _names(versions: tuple[PackageRef, ...]) -> str:
@@ -163,3 +164,22 @@ def _names(versions: tuple[PackageRef, ...]) -> str:
         f"version {v.version} ({v.digest[:12]}{', labels ' + ', '.join(v.labels) if v.labels else ''})"
         for v in versions
     )
+
+
+def plan_servers(members: Mapping[str, MemberRecord], servers: Mapping[str, ServerRecord]) -> list[PlanServer]:
+    """Return the servers that may get slots (see `load_model`); what a member holds is taken off its capacity."""
+    result = []
+    for server, member in sorted(members.items()):
+        wanted = servers.get(server)
+        if wanted is not None and wanted.state is not ServerState.ACTIVE:
+            continue
+        capacity_bytes = wanted.capacity_bytes if wanted else member.capacity_bytes
+        result.append(
+            PlanServer(
+                id=server,
+                domain=wanted.domain if wanted else member.domain,
+                weight=wanted.weight if wanted else 1,
+                capacity_bytes=max(0, capacity_bytes - member.bytes_used),
+            )
+        )
+    return result

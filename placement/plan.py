@@ -1,5 +1,4 @@
-"""Plans a placement: which servers hold which slot. Pure and deterministic: equal arguments give equal placements
-anywhere.
+"""Plans a placement: which servers hold which slot. Pure; equal arguments give equal placements.
 
 The plan starts from the placement that is there and moves as little as it must:
 
@@ -80,8 +79,7 @@ class Plan:
 
 
 def slot_bytes(manifests: Iterable[Manifest], slots: int) -> list[int]:
-    """Return how many bytes of blobs fall into each slot, over all versions; a blob that several of them name counts
-    once.
+    """Return how many bytes of blobs fall into each slot; a blob that several versions name counts once.
 
     Args:
         manifests: of the versions of one model.
@@ -162,7 +160,8 @@ def _check(servers: Sequence[PlanServer], sizes: Sequence[int], replicas: int, c
             )
     if current is not None and current.slots != len(sizes):
         raise InvalidArgumentError(
-            f"slot_bytes: got {len(sizes)} slots, but the current placement has {current.slots}; another number is a new layout"
+            f"slot_bytes: got {len(sizes)} slots, but the current placement has {current.slots}; "
+            "another number is a new layout"
         )
     domains = {server.domain for server in servers}
     if any(sizes) and len(domains) < replicas:

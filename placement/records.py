@@ -20,6 +20,9 @@ from tessera.errors import DataLossError, InvalidArgumentError
 from tessera.manifest_checks import check_digest, check_integer, check_model, check_version
 
 SCHEMA_VERSION = 1
+FIRST_GENERATION = 1
+"""Generation of a cluster without a `meta` record."""
+
 MAX_DOCUMENT_BYTES = 64 << 20
 MAX_SLOTS = 1 << 20
 
@@ -231,7 +234,7 @@ class Placement:
                 raise InvalidArgumentError(
                     f"slot_servers[{slot}]: got {positions}, expected {replicas} distinct positions"
                 )
-            if positions and not (0 <= min(positions) and max(positions) < count):
+            if positions and (min(positions) < 0 or max(positions) >= count):
                 raise InvalidArgumentError(f"slot_servers[{slot}]: got {positions}, expected positions below {count}")
         if bool(self.servers) != bool(replicas):
             raise InvalidArgumentError(f"slot_servers: got {replicas} replicas on {count} servers")

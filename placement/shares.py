@@ -1,4 +1,4 @@
-"""How many bytes each server should hold: in proportion to weight, within capacity, and no domain more than one copy of all."""
+"""How many bytes each server should hold: by weight, within capacity, no domain more than one copy of everything."""
 
 from __future__ import annotations
 

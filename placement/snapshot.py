@@ -1,5 +1,4 @@
-"""The cluster as one immutable value, and the pure reducer that makes the next one from changes. No I/O, no clock,
-no threads.
+"""The cluster as one immutable value, and the pure reducer that makes the next one from changes.
 
 What the reducer refuses it keeps out of `models` and names in `problems`: a model goes on with the last placement
 that was right.

@@ -23,7 +23,8 @@ namespace tf = tensorflow;
 
 constexpr char kSingleThreaded[] = "SINGLE_THREADED_EXECUTOR";
 
-// Ids of steps that have no context; negative, as those of eager execution, so that they meet no session's.
+// Ids of steps that have no context; negative, as those of eager execution, so
+// that they meet no session's.
 int64_t NextPlainStepId() {
   static std::atomic<int64_t> next{-1};
   return next.fetch_sub(1, std::memory_order_relaxed);
@@ -32,12 +33,14 @@ int64_t NextPlainStepId() {
 // Ops that use parts of the step that only a session provides.
 bool NeedsSession(const std::string& op) {
   static const auto* const ops = new absl::flat_hash_set<std::string>(
-      {"GetSessionHandle", "GetSessionHandleV2", "GetSessionTensor", "DeleteSessionTensor"});
+      {"GetSessionHandle", "GetSessionHandleV2", "GetSessionTensor",
+       "DeleteSessionTensor"});
   return ops->contains(op) || absl::StartsWith(op, "Collective");
 }
 
 bool SendsOrReceives(const std::string& op) {
-  return op == "_Send" || op == "_Recv" || op == "_HostSend" || op == "_HostRecv" || op == "Send" || op == "Recv";
+  return op == "_Send" || op == "_Recv" || op == "_HostSend" ||
+         op == "_HostRecv" || op == "Send" || op == "Recv";
 }
 
 bool CallsFunctions(const tf::AttrValue& value) {
@@ -57,18 +60,22 @@ void NoteOp(const std::string& op, GraphFacts* facts) {
   if (NeedsSession(op)) facts->session_op = op;
 }
 
-GraphFacts Examine(const tf::Graph& graph, const tf::FunctionLibraryDefinition& functions) {
+GraphFacts Examine(const tf::Graph& graph,
+                   const tf::FunctionLibraryDefinition& functions) {
   GraphFacts facts;
   for (const tf::Node* node : graph.op_nodes()) {
     NoteOp(node->type_string(), &facts);
     facts.has_functions |= functions.Contains(node->type_string());
-    for (const auto& attr : node->attrs()) facts.has_functions |= CallsFunctions(attr.second);
+    for (const auto& attr : node->attrs())
+      facts.has_functions |= CallsFunctions(attr.second);
   }
   if (!facts.has_functions) return facts;
-  // Which functions are reached is known only when they run; all of the library is assumed.
+  // Which functions are reached is known only when they run; all of the library
+  // is assumed.
   facts.needs_rendezvous = true;
   for (const std::string& name : functions.ListFunctionNames()) {
-    for (const tf::NodeDef& node : functions.Find(name)->node_def()) NoteOp(node.op(), &facts);
+    for (const tf::NodeDef& node : functions.Find(name)->node_def())
+      NoteOp(node.op(), &facts);
   }
   return facts;
 }
@@ -76,18 +83,22 @@ GraphFacts Examine(const tf::Graph& graph, const tf::FunctionLibraryDefinition& 
 absl::Status CheckDevices(const tf::Graph& graph, const tf::Device& cpu) {
   for (const tf::Node* node : graph.op_nodes()) {
     if (node->assigned_device_name() != cpu.name()) {
-      return absl::UnimplementedError(absl::StrCat("node ", node->name(), " is placed on ",
-                                                   node->assigned_device_name(), ", not on ", cpu.name()));
+      return absl::UnimplementedError(
+          absl::StrCat("node ", node->name(), " is placed on ",
+                       node->assigned_device_name(), ", not on ", cpu.name()));
     }
   }
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::unique_ptr<tf::ClientGraph>> Prune(const Signature& signature, tf::GraphExecutionState* state) {
+absl::StatusOr<std::unique_ptr<tf::ClientGraph>> Prune(
+    const Signature& signature, tf::GraphExecutionState* state) {
   tf::BuildGraphOptions options;
   options.use_function_convention = true;
-  for (const SignatureInput& input : signature.inputs()) options.callable_options.add_feed(input.tensor);
-  for (const std::string& fetch : signature.fetches()) options.callable_options.add_fetch(fetch);
+  for (const SignatureInput& input : signature.inputs())
+    options.callable_options.add_feed(input.tensor);
+  for (const std::string& fetch : signature.fetches())
+    options.callable_options.add_fetch(fetch);
   std::unique_ptr<tf::ClientGraph> client;
   TF_RETURN_IF_ERROR(state->BuildGraph(options, &client));
   return client;
@@ -97,14 +108,15 @@ absl::StatusOr<std::unique_ptr<tf::ClientGraph>> Prune(const Signature& signatur
 
 GraphExecutor::~GraphExecutor() = default;
 
-absl::StatusOr<std::unique_ptr<GraphExecutor>> GraphExecutor::Build(const ExecutorEnvironment& environment,
-                                                                    const Signature& signature,
-                                                                    tf::GraphExecutionState* state) {
+absl::StatusOr<std::unique_ptr<GraphExecutor>> GraphExecutor::Build(
+    const ExecutorEnvironment& environment, const Signature& signature,
+    tf::GraphExecutionState* state) {
   std::unique_ptr<GraphExecutor> self(new GraphExecutor);
   self->options_ = environment.options;
   self->devices_ = environment.devices;
   self->cpu_ = environment.cpu;
-  absl::StatusOr<std::unique_ptr<tf::ClientGraph>> client = Prune(signature, state);
+  absl::StatusOr<std::unique_ptr<tf::ClientGraph>> client =
+      Prune(signature, state);
   if (!client.ok()) return client.status();
   TF_RETURN_IF_ERROR(CheckDevices((*client)->graph, *environment.cpu));
   self->input_types_ = (*client)->feed_types;
@@ -123,25 +135,35 @@ absl::StatusOr<std::unique_ptr<GraphExecutor>> GraphExecutor::Build(const Execut
       tf::OptimizationPassRegistry::POST_PARTITIONING, passes));
   graph = std::move(partitions.begin()->second);
 
-  const tf::OptimizerOptions& optimizer_options = environment.options->config.graph_options().optimizer_options();
+  const tf::OptimizerOptions& optimizer_options =
+      environment.options->config.graph_options().optimizer_options();
   self->functions_ = std::make_unique<tf::ProcessFunctionLibraryRuntime>(
-      environment.devices, environment.options->env, &environment.options->config, graph->versions().producer(),
-      self->function_definitions_.get(), optimizer_options, /*thread_pool=*/nullptr, /*parent=*/nullptr,
+      environment.devices, environment.options->env,
+      &environment.options->config, graph->versions().producer(),
+      self->function_definitions_.get(), optimizer_options,
+      /*thread_pool=*/nullptr, /*parent=*/nullptr,
       /*session_metadata=*/nullptr,
-      tf::Rendezvous::Factory{[](const int64_t, const tf::DeviceMgr* devices,
-                                 tsl::core::RefCountPtr<tf::Rendezvous>* rendezvous) {
-        *rendezvous = tsl::core::RefCountPtr<tf::Rendezvous>(new tf::IntraProcessRendezvous(devices));
-        return absl::OkStatus();
-      }});
-  tf::FunctionLibraryRuntime* library = self->functions_->GetFLR(environment.cpu->name());
-  if (library == nullptr) return absl::InternalError("no function runtime for the CPU");
+      tf::Rendezvous::Factory{
+          [](const int64_t, const tf::DeviceMgr* devices,
+             tsl::core::RefCountPtr<tf::Rendezvous>* rendezvous) {
+            *rendezvous = tsl::core::RefCountPtr<tf::Rendezvous>(
+                new tf::IntraProcessRendezvous(devices));
+            return absl::OkStatus();
+          }});
+  tf::FunctionLibraryRuntime* library =
+      self->functions_->GetFLR(environment.cpu->name());
+  if (library == nullptr)
+    return absl::InternalError("no function runtime for the CPU");
   tf::GraphOptimizer(optimizer_options)
-      .Optimize(library, environment.options->env, environment.cpu, &graph, tf::GraphOptimizer::Options());
+      .Optimize(library, environment.options->env, environment.cpu, &graph,
+                tf::GraphOptimizer::Options());
   TF_RETURN_IF_ERROR(
-      tf::EnsureMemoryTypes(tf::DeviceType(environment.cpu->device_type()), environment.cpu->name(), graph.get()));
+      tf::EnsureMemoryTypes(tf::DeviceType(environment.cpu->device_type()),
+                            environment.cpu->name(), graph.get()));
   const GraphFacts facts = Examine(*graph, *self->function_definitions_);
   if (!facts.session_op.empty()) {
-    return absl::UnimplementedError(absl::StrCat("op ", facts.session_op, " needs a session"));
+    return absl::UnimplementedError(
+        absl::StrCat("op ", facts.session_op, " needs a session"));
   }
   self->has_lookup_ = facts.has_lookup;
   self->has_functions_ = facts.has_functions;
@@ -150,23 +172,28 @@ absl::StatusOr<std::unique_ptr<GraphExecutor>> GraphExecutor::Build(const Execut
   return self;
 }
 
-absl::Status GraphExecutor::CreateExecutor(const ExecutorEnvironment& environment, const tf::Graph& graph,
-                                           tf::FunctionLibraryRuntime* library) {
+absl::Status GraphExecutor::CreateExecutor(
+    const ExecutorEnvironment& environment, const tf::Graph& graph,
+    tf::FunctionLibraryRuntime* library) {
   bool has_async_kernels = false;
   tf::LocalExecutorParams params;
   params.device = environment.cpu;
   params.function_library = library;
-  params.create_kernel = [library, &has_async_kernels](const std::shared_ptr<const tf::NodeProperties>& properties,
-                                                       tf::OpKernel** kernel) {
-    absl::Status status = library->CreateKernel(properties, kernel);
-    if (status.ok() && (*kernel)->AsAsync() != nullptr) has_async_kernels = true;
-    return status;
-  };
+  params.create_kernel =
+      [library, &has_async_kernels](
+          const std::shared_ptr<const tf::NodeProperties>& properties,
+          tf::OpKernel** kernel) {
+        absl::Status status = library->CreateKernel(properties, kernel);
+        if (status.ok() && (*kernel)->AsAsync() != nullptr)
+          has_async_kernels = true;
+        return status;
+      };
   params.delete_kernel = [](tf::OpKernel* kernel) { delete kernel; };
   TF_RETURN_IF_ERROR(tf::NewExecutor("", params, graph, &executor_));
   has_async_kernels_ = has_async_kernels || has_functions_;
   if (has_async_kernels_) return absl::OkStatus();
-  // A fifth to a third cheaper for small graphs, but without control flow, reference variables or asynchrony.
+  // A fifth to a third cheaper for small graphs, but without control flow,
+  // reference variables or asynchrony.
   std::unique_ptr<tf::Executor> single_threaded;
   if (tf::NewExecutor(kSingleThreaded, params, graph, &single_threaded).ok()) {
     executor_ = std::move(single_threaded);
@@ -181,13 +208,17 @@ void GraphExecutor::RunAsync(Step* step) const {
   args.call_frame = step;
   args.cancellation_manager = step->cancellation();
   args.session_config = &options_->config;
-  args.step_container = step->MakeContainer(args.step_id, cpu_->resource_manager());
+  args.step_container =
+      step->MakeContainer(args.step_id, cpu_->resource_manager());
   if (needs_rendezvous_) args.rendezvous = step->MakeRendezvous(devices_);
-  // While loops that are functions wait for their bodies when kernels run inline, so a lookup inside would block this
-  // thread, which may be the one that has to receive the rows.
+  // While loops that are functions wait for their bodies when kernels run
+  // inline, so a lookup inside would block this thread, which may be the one
+  // that has to receive the rows.
   args.run_all_kernels_inline = !(has_lookup_ && has_functions_);
   if (has_lookup_) {
-    args.runner = [](const std::function<void()>& closure) { RunFlat(closure); };
+    args.runner = [](const std::function<void()>& closure) {
+      RunFlat(closure);
+    };
   } else {
     args.runner = [](const std::function<void()>& closure) { closure(); };
   }

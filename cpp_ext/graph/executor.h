@@ -1,4 +1,5 @@
-// Runs one signature on the calling thread, without TensorFlow's session and its thread pool.
+// Runs one signature on the calling thread, without TensorFlow's session and
+// its thread pool.
 #ifndef TESSERA_CPP_EXT_GRAPH_EXECUTOR_H_
 #define TESSERA_CPP_EXT_GRAPH_EXECUTOR_H_
 
@@ -25,18 +26,21 @@ struct ExecutorEnvironment {
   tensorflow::Device* cpu;
 };
 
-// Immutable after Build; RunAsync may be called from any thread, any number of times at once.
+// Immutable after Build; RunAsync may be called from any thread, any number of
+// times at once.
 class GraphExecutor {
  public:
-  // Optimises the part of the graph that the signature needs and creates its kernels. Fails when the graph needs
-  // what only a session has (several devices, session handles, collectives); the caller then uses a session.
+  // Optimises the part of the graph that the signature needs and creates its
+  // kernels. Fails when the graph needs what only a session has (several
+  // devices, session handles, collectives); the caller then uses a session.
   // `state` is the whole graph, placed; it is needed no more afterwards.
-  static absl::StatusOr<std::unique_ptr<GraphExecutor>> Build(const ExecutorEnvironment& environment,
-                                                              const Signature& signature,
-                                                              tensorflow::GraphExecutionState* state);
+  static absl::StatusOr<std::unique_ptr<GraphExecutor>> Build(
+      const ExecutorEnvironment& environment, const Signature& signature,
+      tensorflow::GraphExecutionState* state);
   ~GraphExecutor();
 
-  // Whether the graph has TesseraLookup ops: a step then ends later, on another thread, and needs a step slot.
+  // Whether the graph has TesseraLookup ops: a step then ends later, on another
+  // thread, and needs a step slot.
   bool has_lookup() const { return has_lookup_; }
   // Whether a kernel may end on another thread than the one that runs the step.
   bool has_async_kernels() const { return has_async_kernels_; }
@@ -45,15 +49,18 @@ class GraphExecutor {
   const tensorflow::DataTypeVector& input_types() const { return input_types_; }
   const tensorflow::DataTypeVector& fetch_types() const { return fetch_types_; }
 
-  // Runs `step`, whose args() are the inputs in the signature's order and of input_types(), and then calls
-  // step->Finish, possibly before this returns. Without TesseraLookup everything happens on this thread. The step's
-  // results() are the signature's fetches. The executor must be kept alive until Finish has been called and, when it
-  // is called on this thread, until RunAsync has returned.
+  // Runs `step`, whose args() are the inputs in the signature's order and of
+  // input_types(), and then calls step->Finish, possibly before this returns.
+  // Without TesseraLookup everything happens on this thread. The step's
+  // results() are the signature's fetches. The executor must be kept alive
+  // until Finish has been called and, when it is called on this thread, until
+  // RunAsync has returned.
   void RunAsync(Step* step) const;
 
  private:
   GraphExecutor() = default;
-  absl::Status CreateExecutor(const ExecutorEnvironment& environment, const tensorflow::Graph& graph,
+  absl::Status CreateExecutor(const ExecutorEnvironment& environment,
+                              const tensorflow::Graph& graph,
                               tensorflow::FunctionLibraryRuntime* library);
 
   const tensorflow::SessionOptions* options_ = nullptr;

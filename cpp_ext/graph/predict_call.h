@@ -14,8 +14,9 @@ namespace tessera {
 
 class Predictor;
 
-// Reused by one request after the other. Kept by the request itself and by a cancellation that is on its way; the last
-// of them gives it back to the predictor.
+// Reused by one request after the other. Kept by the request itself and by a
+// cancellation that is on its way; the last of them gives it back to the
+// predictor.
 class PredictCall {
  public:
   explicit PredictCall(Predictor* predictor) : predictor_(predictor) {}

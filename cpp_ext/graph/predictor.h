@@ -1,4 +1,5 @@
-// Answers Predict: resolves, decodes, runs, encodes. The one class that a server needs of this layer.
+// Answers Predict: resolves, decodes, runs, encodes. The one class that a
+// server needs of this layer.
 #ifndef TESSERA_CPP_EXT_GRAPH_PREDICTOR_H_
 #define TESSERA_CPP_EXT_GRAPH_PREDICTOR_H_
 
@@ -23,18 +24,21 @@ struct PredictorStats {
   int64_t in_flight = 0;
 };
 
-// Thread-safe. Must outlive the server that calls its handler; the destructor waits for calls that have answered but
-// not yet cleaned up.
+// Thread-safe. Must outlive the server that calls its handler; the destructor
+// waits for calls that have answered but not yet cleaned up.
 class Predictor {
  public:
-  // `max_in_flight` ≥ 1: more requests at once are refused with RESOURCE_EXHAUSTED. `tensor_content`: answer with
-  // `tensor_content` instead of typed fields.
+  // `max_in_flight` ≥ 1: more requests at once are refused with
+  // RESOURCE_EXHAUSTED. `tensor_content`: answer with `tensor_content` instead
+  // of typed fields.
   Predictor(int64_t max_in_flight, bool tensor_content);
   ~Predictor();
   Predictor(const Predictor&) = delete;
   Predictor& operator=(const Predictor&) = delete;
 
-  void Publish(std::shared_ptr<const Snapshot> snapshot) { snapshot_.Replace(std::move(snapshot)); }
+  void Publish(std::shared_ptr<const Snapshot> snapshot) {
+    snapshot_.Replace(std::move(snapshot));
+  }
   std::shared_ptr<const Snapshot> snapshot() const { return snapshot_.Get(); }
   // Lives as long as the predictor.
   TesseraHandler* handler() { return &handler_; }
@@ -42,7 +46,8 @@ class Predictor {
 
  private:
   friend class PredictCall;
-  static void Handle(void* context, const TesseraCallApi* api, TesseraCall* call);
+  static void Handle(void* context, const TesseraCallApi* api,
+                     TesseraCall* call);
   PredictCall* TakeCall();
   void GiveBack(PredictCall* call);
 

@@ -1,4 +1,5 @@
-// Runs a signature through TensorFlow's session, for graphs that GraphExecutor cannot run. Blocks a thread a request.
+// Runs a signature through TensorFlow's session, for graphs that GraphExecutor
+// cannot run. Blocks a thread a request.
 #ifndef TESSERA_CPP_EXT_GRAPH_SESSION_RUNNER_H_
 #define TESSERA_CPP_EXT_GRAPH_SESSION_RUNNER_H_
 
@@ -16,15 +17,18 @@ namespace tessera {
 class SessionRunner {
  public:
   // `session` must outlive the runner.
-  static absl::StatusOr<std::unique_ptr<SessionRunner>> Build(const Signature& signature, tensorflow::Session* session);
+  static absl::StatusOr<std::unique_ptr<SessionRunner>> Build(
+      const Signature& signature, tensorflow::Session* session);
   ~SessionRunner();
 
-  // Runs `step` on WorkerPool::Sessions() and calls step->Finish there; RESOURCE_EXHAUSTED at once, on this thread, when
-  // the pool is full. A step cannot be cancelled once it runs.
+  // Runs `step` on WorkerPool::Sessions() and calls step->Finish there;
+  // RESOURCE_EXHAUSTED at once, on this thread, when the pool is full. A step
+  // cannot be cancelled once it runs.
   void RunAsync(Step* step) const;
 
  private:
-  SessionRunner(tensorflow::Session* session, tensorflow::Session::CallableHandle handle)
+  SessionRunner(tensorflow::Session* session,
+                tensorflow::Session::CallableHandle handle)
       : session_(session), handle_(handle) {}
 
   tensorflow::Session* const session_;

@@ -1,4 +1,5 @@
-// A signature as tables that are computed once: which input goes to which feed, which fetch is which output.
+// A signature as tables that are computed once: which input goes to which feed,
+// which fetch is which output.
 //
 // Immutable after Make; any thread may read.
 #ifndef TESSERA_CPP_EXT_GRAPH_SIGNATURE_H_
@@ -27,15 +28,18 @@ struct SignatureInput {
 struct SignatureOutput {
   std::string alias;
   std::string tensor;
-  // Exactly one of the two is ≥ 0: position among the fetches, or among the inputs when the output is an input.
+  // Exactly one of the two is ≥ 0: position among the fetches, or among the
+  // inputs when the output is an input.
   int fetch = -1;
   int input = -1;
 };
 
 class Signature {
  public:
-  // INVALID_ARGUMENT: two inputs feed one tensor, a tensor is not dense, or a default value cannot be read.
-  static absl::StatusOr<Signature> Make(const std::string& name, const tensorflow::SignatureDef& def);
+  // INVALID_ARGUMENT: two inputs feed one tensor, a tensor is not dense, or a
+  // default value cannot be read.
+  static absl::StatusOr<Signature> Make(const std::string& name,
+                                        const tensorflow::SignatureDef& def);
 
   const std::string& name() const { return name_; }
   // Sorted by alias. Inputs are also the feeds, in this order.
@@ -44,19 +48,24 @@ class Signature {
   // Distinct tensors to fetch; none of them is an input.
   const std::vector<std::string>& fetches() const { return fetches_; }
 
-  // Position in inputs() or outputs(), -1 if there is no such alias. Logarithmic, no allocation.
+  // Position in inputs() or outputs(), -1 if there is no such alias.
+  // Logarithmic, no allocation.
   int FindInput(absl::string_view alias) const;
   int FindOutput(absl::string_view alias) const;
 
-  // Puts defaults into `args` (one a feed) where `given` is false. INVALID_ARGUMENT, with TensorFlow Serving's texts,
-  // when the aliases of a request are not those of the signature. Position i of `aliases` went to inputs()[positions[i]],
-  // -1 for an alias that the signature does not have.
-  absl::Status CheckInputs(absl::Span<const absl::string_view> aliases, absl::Span<const int> positions,
+  // Puts defaults into `args` (one a feed) where `given` is false.
+  // INVALID_ARGUMENT, with TensorFlow Serving's texts, when the aliases of a
+  // request are not those of the signature. Position i of `aliases` went to
+  // inputs()[positions[i]], -1 for an alias that the signature does not have.
+  absl::Status CheckInputs(absl::Span<const absl::string_view> aliases,
+                           absl::Span<const int> positions,
                            absl::Span<tensorflow::Tensor> args) const;
 
-  // The outputs that a filter asks for, all of them for an empty one. INVALID_ARGUMENT for an unknown or repeated alias.
-  absl::Status SelectOutputs(absl::Span<const absl::string_view> filter,
-                             absl::InlinedVector<const SignatureOutput*, 4>* selected) const;
+  // The outputs that a filter asks for, all of them for an empty one.
+  // INVALID_ARGUMENT for an unknown or repeated alias.
+  absl::Status SelectOutputs(
+      absl::Span<const absl::string_view> filter,
+      absl::InlinedVector<const SignatureOutput*, 4>* selected) const;
 
  private:
   std::string name_;

@@ -1,4 +1,5 @@
-// Which versions of which models are served: immutable snapshots, replaced as a whole.
+// Which versions of which models are served: immutable snapshots, replaced as a
+// whole.
 #ifndef TESSERA_CPP_EXT_GRAPH_SNAPSHOT_H_
 #define TESSERA_CPP_EXT_GRAPH_SNAPSHOT_H_
 
@@ -17,14 +18,16 @@
 
 namespace tessera {
 
-// A version with all that a request to it needs; a request pins it until it ends.
+// A version with all that a request to it needs; a request pins it until it
+// ends.
 class ServedVersion {
  public:
-  // FAILED_PRECONDITION: the graph has TesseraLookup ops and `fanout` or `route` is null, or the route has too few
-  // tables. Retains `route`.
-  static absl::StatusOr<std::shared_ptr<ServedVersion>> Make(int64_t version, std::shared_ptr<LoadedGraph> graph,
-                                                             const TesseraFanoutApi* fanout, TesseraRoute* route,
-                                                             std::vector<std::string> labels);
+  // FAILED_PRECONDITION: the graph has TesseraLookup ops and `fanout` or
+  // `route` is null, or the route has too few tables. Retains `route`.
+  static absl::StatusOr<std::shared_ptr<ServedVersion>> Make(
+      int64_t version, std::shared_ptr<LoadedGraph> graph,
+      const TesseraFanoutApi* fanout, TesseraRoute* route,
+      std::vector<std::string> labels);
   ~ServedVersion();
 
   int64_t version() const { return version_; }
@@ -32,8 +35,12 @@ class ServedVersion {
   const TesseraFanoutApi* fanout() const { return fanout_; }
   TesseraRoute* route() const { return route_; }
   const std::vector<std::string>& labels() const { return labels_; }
-  void CountRequest() const { requests_.fetch_add(1, std::memory_order_relaxed); }
-  uint64_t requests() const { return requests_.load(std::memory_order_relaxed); }
+  void CountRequest() const {
+    requests_.fetch_add(1, std::memory_order_relaxed);
+  }
+  uint64_t requests() const {
+    return requests_.load(std::memory_order_relaxed);
+  }
 
  private:
   ServedVersion() = default;
@@ -59,7 +66,8 @@ struct ServedModel {
 class Snapshot {
  public:
   // INVALID_ARGUMENT: a model without versions, a version or a label twice.
-  static absl::StatusOr<std::shared_ptr<const Snapshot>> Make(std::vector<ServedModel> models);
+  static absl::StatusOr<std::shared_ptr<const Snapshot>> Make(
+      std::vector<ServedModel> models);
 
   // Finds what the request names, with TensorFlow Serving's codes and texts.
   absl::Status Resolve(const PredictRequestView& request, Pin* pin) const;
@@ -69,8 +77,9 @@ class Snapshot {
   std::vector<ServedModel> models_;  // sorted by name
 };
 
-// The current snapshot. Readers on different threads touch different memory, and hold a lock, which only a change
-// contends for, as long as it takes to find a version.
+// The current snapshot. Readers on different threads touch different memory,
+// and hold a lock, which only a change contends for, as long as it takes to
+// find a version.
 class CurrentSnapshot {
  public:
   CurrentSnapshot();

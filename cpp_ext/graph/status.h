@@ -7,8 +7,9 @@
 
 namespace tessera {
 
-// Keeps the code and the message with the node that failed; drops payloads, further nodes that the error passed
-// through, and the Python stack of whoever built the graph.
+// Keeps the code and the message with the node that failed; drops payloads,
+// further nodes that the error passed through, and the Python stack of whoever
+// built the graph.
 inline absl::Status CleanStatus(const absl::Status& status) {
   absl::string_view text = status.message();
   text = text.substr(0, text.find("\n\nOriginal stack trace"));

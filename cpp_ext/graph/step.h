@@ -1,7 +1,9 @@
-// One execution of a signature: its inputs, its results and what TensorFlow needs to run it. Made once and reused, so
-// that a request allocates as little as possible.
+// One execution of a signature: its inputs, its results and what TensorFlow
+// needs to run it. Made once and reused, so that a request allocates as little
+// as possible.
 //
-// Thread-safety: one execution at a time; Cancel may be called from any thread while the step's owner keeps it alive.
+// Thread-safety: one execution at a time; Cancel may be called from any thread
+// while the step's owner keeps it alive.
 #ifndef TESSERA_CPP_EXT_GRAPH_STEP_H_
 #define TESSERA_CPP_EXT_GRAPH_STEP_H_
 
@@ -21,7 +23,8 @@ namespace tessera {
 
 class Step : public tensorflow::CallFrameInterface {
  public:
-  // Runs once when the execution has ended; the step may be reused or destroyed inside.
+  // Runs once when the execution has ended; the step may be reused or destroyed
+  // inside.
   using Done = void (*)(void* arg, absl::Status status);
 
   Step() = default;
@@ -56,11 +59,15 @@ class Step : public tensorflow::CallFrameInterface {
   void Finish(absl::Status status) { done_(done_arg_, std::move(status)); }
 
   // For the executor.
-  tensorflow::ScopedStepContainer* MakeContainer(int64_t step_id, tensorflow::ResourceMgr* resources) {
-    container_.emplace(step_id, [resources](const std::string& name) { resources->Cleanup(name).IgnoreError(); });
+  tensorflow::ScopedStepContainer* MakeContainer(
+      int64_t step_id, tensorflow::ResourceMgr* resources) {
+    container_.emplace(step_id, [resources](const std::string& name) {
+      resources->Cleanup(name).IgnoreError();
+    });
     return &*container_;
   }
-  tensorflow::RendezvousInterface* MakeRendezvous(const tensorflow::DeviceMgr* devices) {
+  tensorflow::RendezvousInterface* MakeRendezvous(
+      const tensorflow::DeviceMgr* devices) {
     rendezvous_.emplace(devices);
     return &*rendezvous_;
   }

@@ -17,7 +17,9 @@ using protozero::pbf_wire_type;
 
 constexpr int kMaxDims = 254;  // TensorFlow's own limit
 
-absl::Status Bad(const std::string& text) { return absl::InvalidArgumentError(text); }
+absl::Status Bad(const std::string& text) {
+  return absl::InvalidArgumentError(text);
+}
 
 struct Header {
   int64_t dtype = 0;
@@ -26,7 +28,8 @@ struct Header {
   protozero::data_view content;
 };
 
-// Returns false when a known field has a wire type that protobuf would not read either; it is then skipped.
+// Returns false when a known field has a wire type that protobuf would not read
+// either; it is then skipped.
 bool Is(const pbf_reader& reader, uint32_t field, pbf_wire_type type) {
   return reader.tag() == field && reader.wire_type() == type;
 }
@@ -43,7 +46,9 @@ absl::Status ReadShape(pbf_reader shape, Header* header) {
           dim.skip();
         }
       }
-      if (header->dims.size() == kMaxDims) return Bad(absl::StrCat("tensor_shape has more than ", kMaxDims, " dims"));
+      if (header->dims.size() == kMaxDims)
+        return Bad(
+            absl::StrCat("tensor_shape has more than ", kMaxDims, " dims"));
       header->dims.push_back(size);
     } else if (Is(shape, kShapeUnknownRank, pbf_wire_type::varint)) {
       header->unknown_rank = shape.get_bool();
@@ -71,13 +76,18 @@ absl::Status ReadHeader(pbf_reader message, Header* header) {
 }
 
 absl::Status CountElements(const Header& header, int64_t* elements) {
-  if (header.unknown_rank) return Bad("tensor_shape.unknown_rank: the shape of a value must be known");
+  if (header.unknown_rank)
+    return Bad("tensor_shape.unknown_rank: the shape of a value must be known");
   *elements = 1;
   for (size_t i = 0; i < header.dims.size(); ++i) {
     const int64_t dim = header.dims[i];
-    if (dim < 0) return Bad(absl::StrCat("tensor_shape.dim[", i, "].size: got ", dim, ", expected 0 or more"));
+    if (dim < 0)
+      return Bad(absl::StrCat("tensor_shape.dim[", i, "].size: got ", dim,
+                              ", expected 0 or more"));
     if (__builtin_mul_overflow(*elements, dim, elements)) {
-      return Bad(absl::StrCat("tensor_shape.dim[", i, "].size: the number of elements overflows at ", dim));
+      return Bad(absl::StrCat("tensor_shape.dim[", i,
+                              "].size: the number of elements overflows at ",
+                              dim));
     }
   }
   return absl::OkStatus();
@@ -86,7 +96,9 @@ absl::Status CountElements(const Header& header, int64_t* elements) {
 // Repeats the last of `filled` values, or a zero value, up to `elements`.
 template <typename T>
 void FillRest(T* values, int64_t filled, int64_t elements) {
-  if (filled < elements) std::fill(values + filled, values + elements, filled > 0 ? values[filled - 1] : T());
+  if (filled < elements)
+    std::fill(values + filled, values + elements,
+              filled > 0 ? values[filled - 1] : T());
 }
 
 // What protobuf and the cast of Tensor::FromProto make of a varint.
@@ -95,14 +107,15 @@ T Narrow(uint64_t value, tf::DataType dtype) {
   if constexpr (std::is_same_v<T, bool>) {
     return value != 0;
   } else {
-    if (dtype == tf::DT_INT4) return static_cast<T>(static_cast<int8_t>(static_cast<uint8_t>(value << 4)) >> 4);
-    if (dtype == tf::DT_UINT4) return static_cast<T>(value & 0xF);
+    if (dtype == tf::DT_INT4 || dtype == tf::DT_UINT4)
+      return static_cast<T>(value & 0xF);
     return static_cast<T>(value);
   }
 }
 
 template <typename T>
-void ReadVarints(pbf_reader message, uint32_t field, tf::DataType dtype, T* values, int64_t elements) {
+void ReadVarints(pbf_reader message, uint32_t field, tf::DataType dtype,
+                 T* values, int64_t elements) {
   int64_t filled = 0;
   while (message.next(field)) {
     if (message.wire_type() == pbf_wire_type::varint) {
@@ -123,20 +136,31 @@ void ReadVarints(pbf_reader message, uint32_t field, tf::DataType dtype, T* valu
   FillRest(values, filled, elements);
 }
 
-void ReadVarintsOf(tf::DataType dtype, const pbf_reader& message, uint32_t field, void* data, int64_t elements) {
+void ReadVarintsOf(tf::DataType dtype, const pbf_reader& message,
+                   uint32_t field, void* data, int64_t elements) {
   switch (tf::DataTypeSize(dtype)) {
     case 1:
-      if (dtype == tf::DT_BOOL) return ReadVarints(message, field, dtype, static_cast<bool*>(data), elements);
-      return ReadVarints(message, field, dtype, static_cast<uint8_t*>(data), elements);
-    case 2: return ReadVarints(message, field, dtype, static_cast<uint16_t*>(data), elements);
-    case 4: return ReadVarints(message, field, dtype, static_cast<uint32_t*>(data), elements);
-    default: return ReadVarints(message, field, dtype, static_cast<uint64_t*>(data), elements);
+      if (dtype == tf::DT_BOOL)
+        return ReadVarints(message, field, dtype, static_cast<bool*>(data),
+                           elements);
+      return ReadVarints(message, field, dtype, static_cast<uint8_t*>(data),
+                         elements);
+    case 2:
+      return ReadVarints(message, field, dtype, static_cast<uint16_t*>(data),
+                         elements);
+    case 4:
+      return ReadVarints(message, field, dtype, static_cast<uint32_t*>(data),
+                         elements);
+    default:
+      return ReadVarints(message, field, dtype, static_cast<uint64_t*>(data),
+                         elements);
   }
 }
 
-// Packed or single values of `scalar_bytes` each, `element_bytes` an element (complex numbers have two scalars).
-absl::Status ReadCopied(pbf_reader message, uint32_t field, size_t scalar_bytes, size_t element_bytes, char* data,
-                        int64_t elements) {
+// Packed or single values of `scalar_bytes` each, `element_bytes` an element
+// (complex numbers have two scalars).
+absl::Status ReadCopied(pbf_reader message, uint32_t field, size_t scalar_bytes,
+                        size_t element_bytes, char* data, int64_t elements) {
   const size_t total_bytes = static_cast<size_t>(elements) * element_bytes;
   size_t filled_bytes = 0;
   const auto append = [&](const char* from, size_t size_bytes) {
@@ -148,30 +172,36 @@ absl::Status ReadCopied(pbf_reader message, uint32_t field, size_t scalar_bytes,
     if (message.wire_type() == pbf_wire_type::length_delimited) {
       const protozero::data_view packed = message.get_view();
       if (packed.size() % scalar_bytes != 0) {
-        return Bad(absl::StrCat("field ", field, ": ", packed.size(), " bytes are not a multiple of ", scalar_bytes));
+        return Bad(absl::StrCat("field ", field, ": ", packed.size(),
+                                " bytes are not a multiple of ", scalar_bytes));
       }
       append(packed.data(), packed.size());
-    } else if (message.wire_type() == pbf_wire_type::fixed32 && scalar_bytes == 4) {
+    } else if (message.wire_type() == pbf_wire_type::fixed32 &&
+               scalar_bytes == 4) {
       const uint32_t value = message.get_fixed32();
       append(reinterpret_cast<const char*>(&value), sizeof(value));
-    } else if (message.wire_type() == pbf_wire_type::fixed64 && scalar_bytes == 8) {
+    } else if (message.wire_type() == pbf_wire_type::fixed64 &&
+               scalar_bytes == 8) {
       const uint64_t value = message.get_fixed64();
       append(reinterpret_cast<const char*>(&value), sizeof(value));
     } else {
       message.skip();
     }
   }
-  const size_t filled = filled_bytes / element_bytes;  // half a complex number does not count
+  const size_t filled =
+      filled_bytes / element_bytes;  // half a complex number does not count
   char* const rest = data + filled * element_bytes;
   if (filled == 0) {
     memset(rest, 0, total_bytes);
   } else {
-    for (char* to = rest; to != data + total_bytes; to += element_bytes) memcpy(to, rest - element_bytes, element_bytes);
+    for (char* to = rest; to != data + total_bytes; to += element_bytes)
+      memcpy(to, rest - element_bytes, element_bytes);
   }
   return absl::OkStatus();
 }
 
-void ReadFloat8(pbf_reader message, uint32_t field, uint8_t* values, int64_t elements) {
+void ReadFloat8(pbf_reader message, uint32_t field, uint8_t* values,
+                int64_t elements) {
   protozero::data_view bytes;
   while (message.next(field)) {
     if (message.wire_type() == pbf_wire_type::length_delimited) {
@@ -180,12 +210,14 @@ void ReadFloat8(pbf_reader message, uint32_t field, uint8_t* values, int64_t ele
       message.skip();
     }
   }
-  const int64_t filled = std::min<int64_t>(static_cast<int64_t>(bytes.size()), elements);
+  const int64_t filled =
+      std::min<int64_t>(static_cast<int64_t>(bytes.size()), elements);
   if (filled != 0) memcpy(values, bytes.data(), static_cast<size_t>(filled));
   FillRest(values, filled, elements);
 }
 
-void ReadStrings(pbf_reader message, uint32_t field, tf::tstring* values, int64_t elements) {
+void ReadStrings(pbf_reader message, uint32_t field, tf::tstring* values,
+                 int64_t elements) {
   int64_t filled = 0;
   while (message.next(field)) {
     if (message.wire_type() != pbf_wire_type::length_delimited) {
@@ -199,13 +231,16 @@ void ReadStrings(pbf_reader message, uint32_t field, tf::tstring* values, int64_
 }
 
 // `tensor_content` of strings: all lengths as varints, then all bytes.
-absl::Status ReadStringContent(protozero::data_view content, tf::tstring* values, int64_t elements) {
+absl::Status ReadStringContent(protozero::data_view content,
+                               tf::tstring* values, int64_t elements) {
   const char* at = content.data();
   const char* const end = at + content.size();
   absl::InlinedVector<uint64_t, 16> sizes;
-  for (int64_t i = 0; i < elements; ++i) sizes.push_back(protozero::decode_varint(&at, end));
+  for (int64_t i = 0; i < elements; ++i)
+    sizes.push_back(protozero::decode_varint(&at, end));
   for (int64_t i = 0; i < elements; ++i) {
-    if (sizes[i] > static_cast<uint64_t>(end - at)) return Bad("tensor_content: strings are longer than the content");
+    if (sizes[i] > static_cast<uint64_t>(end - at))
+      return Bad("tensor_content: strings are longer than the content");
     values[i].assign(at, sizes[i]);
     at += sizes[i];
   }
@@ -213,44 +248,64 @@ absl::Status ReadStringContent(protozero::data_view content, tf::tstring* values
   return absl::OkStatus();
 }
 
-absl::Status CheckSize(const Header& header, tf::DataType dtype, int64_t elements, size_t message_bytes) {
+absl::Status CheckSize(const Header& header, tf::DataType dtype,
+                       int64_t elements, size_t message_bytes) {
   const size_t element_bytes = ElementBytes(dtype);
   size_t bytes = 0;
-  if (__builtin_mul_overflow(static_cast<size_t>(elements), element_bytes, &bytes)) {
+  if (__builtin_mul_overflow(static_cast<size_t>(elements), element_bytes,
+                             &bytes)) {
     return Bad("tensor_shape: the number of bytes overflows");
   }
   if (header.content.size() != 0 && dtype != tf::DT_STRING) {
     if (header.content.size() == bytes) return absl::OkStatus();
-    return Bad(absl::StrCat("tensor_content: has ", header.content.size(), " bytes, expected ", bytes, " for ",
-                            elements, " elements of ", tf::DataTypeString(dtype)));
+    return Bad(absl::StrCat("tensor_content: has ", header.content.size(),
+                            " bytes, expected ", bytes, " for ", elements,
+                            " elements of ", tf::DataTypeString(dtype)));
   }
-  // Every element that is written out takes a byte at least, so a longer tensor can only be a short form.
-  if (static_cast<size_t>(elements) > message_bytes && bytes > kMaxShortFormBytes) {
-    return Bad(absl::StrCat("tensor_shape: ", elements, " elements of ", tf::DataTypeString(dtype), " (", bytes,
-                            " bytes) in a message of ", message_bytes, " bytes; a repeated value may stand for at most ",
+  // Every element that is written out takes a byte at least, so a longer tensor
+  // can only be a short form.
+  if (static_cast<size_t>(elements) > message_bytes &&
+      bytes > kMaxShortFormBytes) {
+    return Bad(absl::StrCat("tensor_shape: ", elements, " elements of ",
+                            tf::DataTypeString(dtype), " (", bytes,
+                            " bytes) in a message of ", message_bytes,
+                            " bytes; a repeated value may stand for at most ",
                             kMaxShortFormBytes, " bytes"));
   }
   return absl::OkStatus();
 }
 
-absl::Status ReadValues(const pbf_reader& message, const Header& header, TensorField field, int64_t elements,
+absl::Status ReadValues(const pbf_reader& message, const Header& header,
+                        TensorField field, int64_t elements,
                         tf::Tensor* tensor) {
   void* const data = tensor->data();
   const tf::DataType dtype = tensor->dtype();
   if (header.content.size() != 0) {
-    if (dtype == tf::DT_STRING) return ReadStringContent(header.content, static_cast<tf::tstring*>(data), elements);
+    if (dtype == tf::DT_STRING)
+      return ReadStringContent(header.content, static_cast<tf::tstring*>(data),
+                               elements);
     memcpy(data, header.content.data(), header.content.size());
     return absl::OkStatus();
   }
   switch (field.kind) {
     case FieldKind::kCopy: {
       const bool wide = dtype == tf::DT_DOUBLE || dtype == tf::DT_COMPLEX128;
-      return ReadCopied(message, field.number, wide ? 8 : 4, ElementBytes(dtype), static_cast<char*>(data), elements);
+      return ReadCopied(message, field.number, wide ? 8 : 4,
+                        ElementBytes(dtype), static_cast<char*>(data),
+                        elements);
     }
-    case FieldKind::kVarint: ReadVarintsOf(dtype, message, field.number, data, elements); break;
-    case FieldKind::kBytes: ReadFloat8(message, field.number, static_cast<uint8_t*>(data), elements); break;
-    case FieldKind::kStrings: ReadStrings(message, field.number, static_cast<tf::tstring*>(data), elements); break;
-    case FieldKind::kNone: break;
+    case FieldKind::kVarint:
+      ReadVarintsOf(dtype, message, field.number, data, elements);
+      break;
+    case FieldKind::kBytes:
+      ReadFloat8(message, field.number, static_cast<uint8_t*>(data), elements);
+      break;
+    case FieldKind::kStrings:
+      ReadStrings(message, field.number, static_cast<tf::tstring*>(data),
+                  elements);
+      break;
+    case FieldKind::kNone:
+      break;
   }
   return absl::OkStatus();
 }
@@ -263,18 +318,24 @@ absl::Status Decode(absl::string_view proto, tf::Tensor* tensor) {
   if (status.ok()) status = CountElements(header, &elements);
   if (!status.ok()) return status;
   const auto dtype = static_cast<tf::DataType>(header.dtype);
-  const TensorField field = tf::DataType_IsValid(static_cast<int>(header.dtype)) ? FieldOf(dtype) : TensorField{};
+  const TensorField field = tf::DataType_IsValid(static_cast<int>(header.dtype))
+                                ? FieldOf(dtype)
+                                : TensorField{};
   if (field.kind == FieldKind::kNone) {
-    return Bad(absl::StrCat("dtype: ", header.dtype, " is not a type of values that can be sent"));
+    return Bad(absl::StrCat("dtype: ", header.dtype,
+                            " is not a type of values that can be sent"));
   }
   status = CheckSize(header, dtype, elements, proto.size());
   if (!status.ok()) return status;
   tf::TensorShape shape;
-  status = tf::TensorShape::BuildTensorShape(absl::MakeConstSpan(header.dims), &shape);
-  if (!status.ok()) return Bad(absl::StrCat("tensor_shape: ", status.message()));
+  status = tf::TensorShape::BuildTensorShape(absl::MakeConstSpan(header.dims),
+                                             &shape);
+  if (!status.ok())
+    return Bad(absl::StrCat("tensor_shape: ", status.message()));
   *tensor = tf::Tensor(dtype, shape);
   if (elements == 0) return absl::OkStatus();
-  if (!tensor->IsInitialized()) return absl::ResourceExhaustedError("out of memory");
+  if (!tensor->IsInitialized())
+    return absl::ResourceExhaustedError("out of memory");
   return ReadValues(message, header, field, elements, tensor);
 }
 

@@ -1,4 +1,5 @@
-// tensorflow.TensorProto on the wire → tensorflow::Tensor, without a protobuf object between.
+// tensorflow.TensorProto on the wire → tensorflow::Tensor, without a protobuf
+// object between.
 #ifndef TESSERA_CPP_EXT_GRAPH_TENSOR_DECODE_H_
 #define TESSERA_CPP_EXT_GRAPH_TENSOR_DECODE_H_
 
@@ -8,13 +9,16 @@
 
 namespace tessera {
 
-// A short form (fewer values than elements, the last one repeated) may stand for at most this many bytes, so that a
-// few bytes of request cannot claim all memory.
+// A short form (fewer values than elements, the last one repeated) may stand
+// for at most this many bytes, so that a few bytes of request cannot claim all
+// memory.
 constexpr size_t kMaxShortFormBytes = 64 << 20;
 
-// Accepts what tensorflow::Tensor::FromProto accepts: `tensor_content`, typed fields packed or not, the short form,
-// surplus values (ignored), unknown fields. Anything else is INVALID_ARGUMENT with a message that names the field of
-// TensorProto, without the tensor's own name. Never allocates more than 16 times the message, or kMaxShortFormBytes.
+// Accepts what tensorflow::Tensor::FromProto accepts: `tensor_content`, typed
+// fields packed or not, the short form, surplus values (ignored), unknown
+// fields. Anything else is INVALID_ARGUMENT with a message that names the field
+// of TensorProto, without the tensor's own name. Never allocates more than 16
+// times the message, or kMaxShortFormBytes.
 absl::Status DecodeTensor(absl::string_view proto, tensorflow::Tensor* tensor);
 
 }  // namespace tessera

@@ -1,4 +1,5 @@
-// tensorflow::Tensor → tensorflow.TensorProto on the wire, into memory that the caller sized.
+// tensorflow::Tensor → tensorflow.TensorProto on the wire, into memory that the
+// caller sized.
 #ifndef TESSERA_CPP_EXT_GRAPH_TENSOR_ENCODE_H_
 #define TESSERA_CPP_EXT_GRAPH_TENSOR_ENCODE_H_
 
@@ -12,8 +13,9 @@ namespace tessera {
 // A tensor with the sizes that its encoding needs, computed once.
 class TensorEncoder {
  public:
-  // `content`: as `tensor_content` instead of typed fields. `tensor` must outlive the encoder.
-  // Returns INVALID_ARGUMENT for a dtype that cannot be sent (resource, variant).
+  // `content`: as `tensor_content` instead of typed fields. `tensor` must
+  // outlive the encoder. Returns INVALID_ARGUMENT for a dtype that cannot be
+  // sent (resource, variant).
   absl::Status Init(const tensorflow::Tensor& tensor, bool content);
   // Bytes of the TensorProto.
   size_t size_bytes() const { return size_bytes_; }

@@ -1,4 +1,5 @@
-// Runs closures on the calling thread, one after the other instead of inside each other.
+// Runs closures on the calling thread, one after the other instead of inside
+// each other.
 #ifndef TESSERA_CPP_EXT_GRAPH_TRAMPOLINE_H_
 #define TESSERA_CPP_EXT_GRAPH_TRAMPOLINE_H_
 
@@ -8,8 +9,9 @@
 
 namespace tessera {
 
-// The runner of graphs with asynchronous kernels. A loop whose kernels answer at once would otherwise nest one
-// iteration in the other until the stack is full. Closures must not wait for each other: all run on this thread.
+// The runner of graphs with asynchronous kernels. A loop whose kernels answer
+// at once would otherwise nest one iteration in the other until the stack is
+// full. Closures must not wait for each other: all run on this thread.
 inline void RunFlat(std::function<void()> closure) {
   struct Queue {
     bool running = false;

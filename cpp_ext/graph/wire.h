@@ -1,4 +1,5 @@
-// Writing the protobuf wire format into memory of known size (reading is protozero's).
+// Writing the protobuf wire format into memory of known size (reading is
+// protozero's).
 #ifndef TESSERA_CPP_EXT_GRAPH_WIRE_H_
 #define TESSERA_CPP_EXT_GRAPH_WIRE_H_
 
@@ -23,12 +24,14 @@ inline uint8_t* WriteVarint(uint64_t value, uint8_t* to) {
   return to;
 }
 
-// Sizes and bytes of a length-delimited field whose payload follows or is given.
+// Sizes and bytes of a length-delimited field whose payload follows or is
+// given.
 inline size_t DelimitedSize(uint32_t field, size_t payload_bytes) {
   return VarintSize(field << 3) + VarintSize(payload_bytes) + payload_bytes;
 }
 
-inline uint8_t* WriteDelimitedHeader(uint32_t field, size_t payload_bytes, uint8_t* to) {
+inline uint8_t* WriteDelimitedHeader(uint32_t field, size_t payload_bytes,
+                                     uint8_t* to) {
   return WriteVarint(payload_bytes, WriteVarint((field << 3) | 2, to));
 }
 
@@ -37,11 +40,15 @@ inline uint8_t* WriteBytes(const void* data, size_t size_bytes, uint8_t* to) {
   return to + size_bytes;
 }
 
-inline uint8_t* WriteDelimited(uint32_t field, absl::string_view payload, uint8_t* to) {
-  return WriteBytes(payload.data(), payload.size(), WriteDelimitedHeader(field, payload.size(), to));
+inline uint8_t* WriteDelimited(uint32_t field, absl::string_view payload,
+                               uint8_t* to) {
+  return WriteBytes(payload.data(), payload.size(),
+                    WriteDelimitedHeader(field, payload.size(), to));
 }
 
-inline size_t VarintFieldSize(uint32_t field, uint64_t value) { return VarintSize(field << 3) + VarintSize(value); }
+inline size_t VarintFieldSize(uint32_t field, uint64_t value) {
+  return VarintSize(field << 3) + VarintSize(value);
+}
 
 inline uint8_t* WriteVarintField(uint32_t field, uint64_t value, uint8_t* to) {
   return WriteVarint(value, WriteVarint(field << 3, to));

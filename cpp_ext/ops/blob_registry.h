@@ -1,7 +1,8 @@
 // The weight files that graphs of this process may name.
 //
-// A blob is named by the SHA-256 of its bytes, so that one process-wide table is enough: whoever registers a digest,
-// the bytes are the same, and graphs that share a weight share its mapping.
+// A blob is named by the SHA-256 of its bytes, so that one process-wide table
+// is enough: whoever registers a digest, the bytes are the same, and graphs
+// that share a weight share its mapping.
 //
 // Thread-safety: all functions may be called from any thread.
 #ifndef TESSERA_CPP_EXT_OPS_BLOB_REGISTRY_H_
@@ -16,10 +17,12 @@
 
 namespace tessera {
 
-// Read-only bytes of a blob, aligned for Eigen (64 bytes); unmapped when the last user is gone.
+// Read-only bytes of a blob, aligned for Eigen (64 bytes); unmapped when the
+// last user is gone.
 class TESSERA_OPS_EXPORT BlobBytes {
  public:
-  BlobBytes(void* data, size_t size_bytes, bool mapped) : data_(data), size_bytes_(size_bytes), mapped_(mapped) {}
+  BlobBytes(void* data, size_t size_bytes, bool mapped)
+      : data_(data), size_bytes_(size_bytes), mapped_(mapped) {}
   ~BlobBytes();
   BlobBytes(const BlobBytes&) = delete;
   BlobBytes& operator=(const BlobBytes&) = delete;
@@ -40,7 +43,9 @@ class TESSERA_OPS_EXPORT BlobSet {
   ~BlobSet();
   BlobSet(const BlobSet&) = delete;
   BlobSet& operator=(const BlobSet&) = delete;
-  bool contains(const std::string& digest) const { return paths_.count(digest) != 0; }
+  bool contains(const std::string& digest) const {
+    return paths_.count(digest) != 0;
+  }
 
  private:
   const std::map<std::string, std::string> paths_;
@@ -52,9 +57,12 @@ struct BlobError {
   std::string message;
 };
 
-// Maps the blob `digest` of some living BlobSet, or joins an existing mapping. `weight` is named in errors:
-// NOT_FOUND (nobody registered the digest, or no such file), DATA_LOSS (other size), RESOURCE_EXHAUSTED (mmap).
-TESSERA_OPS_EXPORT BlobError OpenBlob(const std::string& digest, size_t size_bytes, const std::string& weight,
+// Maps the blob `digest` of some living BlobSet, or joins an existing mapping.
+// `weight` is named in errors: NOT_FOUND (nobody registered the digest, or no
+// such file), DATA_LOSS (other size), RESOURCE_EXHAUSTED (mmap).
+TESSERA_OPS_EXPORT BlobError OpenBlob(const std::string& digest,
+                                      size_t size_bytes,
+                                      const std::string& weight,
                                       std::shared_ptr<BlobBytes>* blob);
 
 }  // namespace tessera

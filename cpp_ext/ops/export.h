@@ -1,4 +1,5 @@
-// What `libtessera_ops.so` shows to `_graph`, which links it; everything else in the library is hidden.
+// What `libtessera_ops.so` shows to `_graph`, which links it; everything else
+// in the library is hidden.
 #ifndef TESSERA_CPP_EXT_OPS_EXPORT_H_
 #define TESSERA_CPP_EXT_OPS_EXPORT_H_
 

@@ -1,4 +1,5 @@
-// TesseraLookup: gathers rows of tables that live on shard servers, for all tables of one level of the graph at once.
+// TesseraLookup: gathers rows of tables that live on shard servers, for all
+// tables of one level of the graph at once.
 #include <atomic>
 #include <memory>
 #include <mutex>
@@ -22,8 +23,9 @@ absl::Status LookupShapes(tf::shape_inference::InferenceContext* c) {
   std::vector<tf::PartialTensorShape> row_shapes;
   TF_RETURN_IF_ERROR(c->GetAttr("row_shapes", &row_shapes));
   if (static_cast<int>(row_shapes.size()) != c->num_inputs()) {
-    return absl::InvalidArgumentError(absl::StrCat("TesseraLookup: row_shapes has ", row_shapes.size(),
-                                                   " entries, expected one per ids (", c->num_inputs(), ")"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("TesseraLookup: row_shapes has ", row_shapes.size(),
+                     " entries, expected one per ids (", c->num_inputs(), ")"));
   }
   for (int i = 0; i < c->num_inputs(); ++i) {
     tf::shape_inference::ShapeHandle row, rows;
@@ -54,44 +56,55 @@ table_rows: number of rows; an id outside of [0, rows) is an INVALID_ARGUMENT er
 row_shapes: shape of one row, fully known.
 )doc");
 
-// One lookup in flight. Shared by the thread that starts it, by `done` and by the cancellation callback; the last of
-// them gives the handle back.
+// One lookup in flight. Shared by the thread that starts it, by `done` and by
+// the cancellation callback; the last of them gives the handle back.
 class Flight {
  public:
-  Flight(const TesseraFanoutApi* api, StepContext* step, tf::OpKernelContext* ctx, tf::AsyncOpKernel::DoneCallback done)
+  Flight(const TesseraFanoutApi* api, StepContext* step,
+         tf::OpKernelContext* ctx, tf::AsyncOpKernel::DoneCallback done)
       : api_(api), step_(step), ctx_(ctx), done_(std::move(done)) {}
   ~Flight() {
     if (handle_ != nullptr) api_->release_lookup(handle_);
   }
 
-  static void Start(std::shared_ptr<Flight> flight, const TesseraGather* gathers, size_t gathers_count) {
-    tf::CancellationManager* cancellation = flight->ctx_->cancellation_manager();
+  static void Start(std::shared_ptr<Flight> flight,
+                    const TesseraGather* gathers, size_t gathers_count) {
+    tf::CancellationManager* cancellation =
+        flight->ctx_->cancellation_manager();
     if (cancellation != nullptr) {
       flight->token_ = cancellation->get_cancellation_token();
-      if (!cancellation->RegisterCallback(flight->token_, [flight] { flight->Cancel(); })) {
-        flight->ctx_->SetStatus(absl::CancelledError("the request was cancelled"));
+      if (!cancellation->RegisterCallback(flight->token_,
+                                          [flight] { flight->Cancel(); })) {
+        flight->ctx_->SetStatus(
+            absl::CancelledError("the request was cancelled"));
         auto done = std::move(flight->done_);
         return done();
       }
     }
-    // Nothing of the context may be touched below: `done` may run, and end the step, before `start` returns.
+    // Nothing of the context may be touched below: `done` may run, and end the
+    // step, before `start` returns.
     TesseraRoute* route = flight->step_->route;
     const int64_t deadline_ns = flight->step_->deadline_ns;
     auto* self = new std::shared_ptr<Flight>(flight);
-    TesseraLookup* handle = flight->api_->start(route, gathers, gathers_count, deadline_ns, &Flight::OnDone, self);
+    TesseraLookup* handle = flight->api_->start(
+        route, gathers, gathers_count, deadline_ns, &Flight::OnDone, self);
     flight->SetHandle(handle);
   }
 
  private:
-  static void OnDone(void* arg, int code, const char* message, size_t message_size) {
-    std::unique_ptr<std::shared_ptr<Flight>> self(static_cast<std::shared_ptr<Flight>*>(arg));
+  static void OnDone(void* arg, int code, const char* message,
+                     size_t message_size) {
+    std::unique_ptr<std::shared_ptr<Flight>> self(
+        static_cast<std::shared_ptr<Flight>*>(arg));
     Flight& flight = **self;
     if (code != 0) {
       flight.step_->error.Set(code, message, message_size);
       flight.ctx_->SetStatus(
-          absl::Status(static_cast<absl::StatusCode>(code), absl::string_view(message, message_size)));
+          absl::Status(static_cast<absl::StatusCode>(code),
+                       absl::string_view(message, message_size)));
     }
-    // Does not wait for a callback that is running: `OnDone` may be on its stack.
+    // Does not wait for a callback that is running: `OnDone` may be on its
+    // stack.
     if (flight.ctx_->cancellation_manager() != nullptr) {
       flight.ctx_->cancellation_manager()->TryDeregisterCallback(flight.token_);
     }
@@ -113,31 +126,37 @@ class Flight {
       cancelled_ = true;
       handle = handle_;
     }
-    if (handle != nullptr) api_->cancel(handle);  // outside of the lock: may run `OnDone`
+    if (handle != nullptr)
+      api_->cancel(handle);  // outside of the lock: may run `OnDone`
   }
 
   const TesseraFanoutApi* const api_;
-  StepContext* const step_;          // valid until done_ has been called
-  tf::OpKernelContext* const ctx_;   // likewise
+  StepContext* const step_;         // valid until done_ has been called
+  tf::OpKernelContext* const ctx_;  // likewise
   tf::AsyncOpKernel::DoneCallback done_;
   tf::CancellationToken token_ = tf::CancellationManager::kInvalidToken;
   std::mutex mu_;
-  TesseraLookup* handle_ = nullptr;  // guarded by mu_ until all sharers but one are gone
-  bool cancelled_ = false;           // guarded by mu_
+  TesseraLookup* handle_ =
+      nullptr;              // guarded by mu_ until all sharers but one are gone
+  bool cancelled_ = false;  // guarded by mu_
 };
 
-// Returns the position of the first id outside of [0, rows), -1 if there is none.
+// Returns the position of the first id outside of [0, rows), -1 if there is
+// none.
 template <typename T>
 int64_t FirstBadId(const tf::Tensor& ids, int64_t rows) {
   const T* begin = ids.flat<T>().data();
   const int64_t count = ids.NumElements();
   bool bad = false;
   for (int64_t i = 0; i < count; ++i) {
-    bad |= static_cast<uint64_t>(static_cast<int64_t>(begin[i])) >= static_cast<uint64_t>(rows);
+    bad |= static_cast<uint64_t>(static_cast<int64_t>(begin[i])) >=
+           static_cast<uint64_t>(rows);
   }
   if (!bad) return -1;
   for (int64_t i = 0; i < count; ++i) {
-    if (static_cast<uint64_t>(static_cast<int64_t>(begin[i])) >= static_cast<uint64_t>(rows)) return i;
+    if (static_cast<uint64_t>(static_cast<int64_t>(begin[i])) >=
+        static_cast<uint64_t>(rows))
+      return i;
   }
   return -1;
 }
@@ -155,26 +174,35 @@ class LookupOp : public tf::AsyncOpKernel {
     OP_REQUIRES_OK(ctx, ctx->GetAttr("row_shapes", &row_shapes));
     OP_REQUIRES_OK(ctx, ctx->GetAttr("dtypes", &dtypes));
     const size_t count = static_cast<size_t>(ctx->num_inputs());
-    OP_REQUIRES(ctx,
-                tables.size() == count && names.size() == count && table_rows.size() == count &&
-                    row_shapes.size() == count && dtypes.size() == count,
-                absl::InvalidArgumentError(absl::StrCat(
-                    "TesseraLookup: every list attribute must have one entry per ids (", count, "), got tables ",
-                    tables.size(), ", table_names ", names.size(), ", table_rows ", table_rows.size(), ", row_shapes ",
-                    row_shapes.size(), ", dtypes ", dtypes.size())));
+    OP_REQUIRES(
+        ctx,
+        tables.size() == count && names.size() == count &&
+            table_rows.size() == count && row_shapes.size() == count &&
+            dtypes.size() == count,
+        absl::InvalidArgumentError(absl::StrCat(
+            "TesseraLookup: every list attribute must have one entry per ids (",
+            count, "), got tables ", tables.size(), ", table_names ",
+            names.size(), ", table_rows ", table_rows.size(), ", row_shapes ",
+            row_shapes.size(), ", dtypes ", dtypes.size())));
     for (size_t i = 0; i < count; ++i) {
       Table table;
       table.name = names[i];
-      OP_REQUIRES(ctx, tables[i] >= 0 && tables[i] <= UINT32_MAX && table_rows[i] >= 0,
-                  absl::InvalidArgumentError(absl::StrCat("TesseraLookup: table ", names[i], ": tables ", tables[i],
-                                                          " and table_rows ", table_rows[i], " must not be negative")));
-      OP_REQUIRES(ctx, row_shapes[i].AsTensorShape(&table.row_shape) && tf::DataTypeCanUseMemcpy(dtypes[i]),
-                  absl::InvalidArgumentError(absl::StrCat("TesseraLookup: table ", names[i], ": row_shape ",
-                                                          row_shapes[i].DebugString(), " of ",
-                                                          tf::DataTypeString(dtypes[i]), " is not of fixed size")));
+      OP_REQUIRES(
+          ctx, tables[i] >= 0 && tables[i] <= UINT32_MAX && table_rows[i] >= 0,
+          absl::InvalidArgumentError(absl::StrCat(
+              "TesseraLookup: table ", names[i], ": tables ", tables[i],
+              " and table_rows ", table_rows[i], " must not be negative")));
+      OP_REQUIRES(ctx,
+                  row_shapes[i].AsTensorShape(&table.row_shape) &&
+                      tf::DataTypeCanUseMemcpy(dtypes[i]),
+                  absl::InvalidArgumentError(absl::StrCat(
+                      "TesseraLookup: table ", names[i], ": row_shape ",
+                      row_shapes[i].DebugString(), " of ",
+                      tf::DataTypeString(dtypes[i]), " is not of fixed size")));
       table.ordinal = static_cast<uint32_t>(tables[i]);
       table.rows = table_rows[i];
-      table.row_bytes = table.row_shape.num_elements() * tf::DataTypeSize(dtypes[i]);
+      table.row_bytes =
+          table.row_shape.num_elements() * tf::DataTypeSize(dtypes[i]);
       tables_.push_back(std::move(table));
     }
   }
@@ -187,7 +215,9 @@ class LookupOp : public tf::AsyncOpKernel {
       if (!status.ok()) ctx->SetStatus(status);
       return done();
     }
-    Flight::Start(std::make_shared<Flight>(step->fanout, step, ctx, std::move(done)), gathers.data(), gathers.size());
+    Flight::Start(
+        std::make_shared<Flight>(step->fanout, step, ctx, std::move(done)),
+        gathers.data(), gathers.size());
   }
 
  private:
@@ -199,18 +229,21 @@ class LookupOp : public tf::AsyncOpKernel {
     tf::TensorShape row_shape;
   };
 
-  // Checks ids and route, allocates the outputs and lists the gathers that have ids.
+  // Checks ids and route, allocates the outputs and lists the gathers that have
+  // ids.
   absl::Status Prepare(tf::OpKernelContext* ctx, StepContext** step,
                        absl::InlinedVector<TesseraGather, 32>* gathers) const {
     *step = FindStep(ctx->step_id());
     if (*step == nullptr) {
       return absl::FailedPreconditionError(
-          "TesseraLookup runs only in Tessera's own executor: its tables live on shard servers, which TensorFlow's "
+          "TesseraLookup runs only in Tessera's own executor: its tables live "
+          "on shard servers, which TensorFlow's "
           "session and eager execution cannot reach");
     }
     const StepContext& context = **step;
     if (context.fanout == nullptr || context.route == nullptr) {
-      return absl::FailedPreconditionError("TesseraLookup: this request has no route to the tables' servers");
+      return absl::FailedPreconditionError(
+          "TesseraLookup: this request has no route to the tables' servers");
     }
     const uint32_t route_tables = context.fanout->table_count(context.route);
     for (int i = 0; i < ctx->num_inputs(); ++i) {
@@ -218,38 +251,48 @@ class LookupOp : public tf::AsyncOpKernel {
       TF_RETURN_IF_ERROR(CheckRoute(context, table, route_tables));
       const tf::Tensor& ids = ctx->input(i);
       const bool wide = ids.dtype() == tf::DT_INT64;
-      const int64_t bad = wide ? FirstBadId<int64_t>(ids, table.rows) : FirstBadId<int32_t>(ids, table.rows);
+      const int64_t bad = wide ? FirstBadId<int64_t>(ids, table.rows)
+                               : FirstBadId<int32_t>(ids, table.rows);
       if (bad >= 0) return BadId(ids, bad, table);
       tf::TensorShape shape = ids.shape();
       TF_RETURN_IF_ERROR(shape.AppendShapeWithStatus(table.row_shape));
       tf::Tensor* rows = nullptr;
       TF_RETURN_IF_ERROR(ctx->allocate_output(i, shape, &rows));
       if (ids.NumElements() == 0 || table.row_bytes == 0) continue;
-      gathers->push_back({table.ordinal, wide ? 8u : 4u, ids.data(), static_cast<size_t>(ids.NumElements()),
+      gathers->push_back({table.ordinal, wide ? 8u : 4u, ids.data(),
+                          static_cast<size_t>(ids.NumElements()),
                           rows->data()});
     }
     return absl::OkStatus();
   }
 
-  static absl::Status CheckRoute(const StepContext& context, const Table& table, uint32_t route_tables) {
+  static absl::Status CheckRoute(const StepContext& context, const Table& table,
+                                 uint32_t route_tables) {
     if (table.ordinal >= route_tables) {
-      return absl::FailedPreconditionError(absl::StrCat("table ", table.name, ": the graph wants table ", table.ordinal,
-                                                        " of the package, the route has only ", route_tables));
+      return absl::FailedPreconditionError(absl::StrCat(
+          "table ", table.name, ": the graph wants table ", table.ordinal,
+          " of the package, the route has only ", route_tables));
     }
     int64_t rows = 0, row_bytes = 0;
-    context.fanout->table_shape(context.route, table.ordinal, &rows, &row_bytes);
-    if (rows == table.rows && row_bytes == table.row_bytes) return absl::OkStatus();
-    return absl::FailedPreconditionError(absl::StrCat("table ", table.name, ": the graph expects ", table.rows,
-                                                      " rows of ", table.row_bytes, " bytes, the route has ", rows,
-                                                      " rows of ", row_bytes, " bytes"));
+    context.fanout->table_shape(context.route, table.ordinal, &rows,
+                                &row_bytes);
+    if (rows == table.rows && row_bytes == table.row_bytes)
+      return absl::OkStatus();
+    return absl::FailedPreconditionError(
+        absl::StrCat("table ", table.name, ": the graph expects ", table.rows,
+                     " rows of ", table.row_bytes, " bytes, the route has ",
+                     rows, " rows of ", row_bytes, " bytes"));
   }
 
   // The text of TensorFlow's own gathers.
-  static absl::Status BadId(const tf::Tensor& ids, int64_t position, const Table& table) {
-    const int64_t id =
-        ids.dtype() == tf::DT_INT64 ? ids.flat<int64_t>()(position) : int64_t{ids.flat<int32_t>()(position)};
-    return absl::InvalidArgumentError(absl::StrCat("indices", tf::SliceDebugString(ids.shape(), position), " = ", id,
-                                                   " is not in [0, ", table.rows, ")"));
+  static absl::Status BadId(const tf::Tensor& ids, int64_t position,
+                            const Table& table) {
+    const int64_t id = ids.dtype() == tf::DT_INT64
+                           ? ids.flat<int64_t>()(position)
+                           : int64_t{ids.flat<int32_t>()(position)};
+    return absl::InvalidArgumentError(
+        absl::StrCat("indices", tf::SliceDebugString(ids.shape(), position),
+                     " = ", id, " is not in [0, ", table.rows, ")"));
   }
 
   std::vector<Table> tables_;

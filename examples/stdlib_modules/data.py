@@ -63,7 +63,6 @@ def read_corpus(stdlib: Path, *, max_modules: int, max_lines_per_module: int, he
     training, held_out = Examples([], []), Examples([], [])
     for label, name in enumerate(modules):
         for line in sorted(by_module[name], key=_line_hash)[:max_lines_per_module]:
-            # The kept lines are those with the smallest hashes: the side must come from other bits of the hash.
             side = held_out if is_held_out(line, held_out_percent) else training
             side.lines.append(line)
             side.labels.append(label)

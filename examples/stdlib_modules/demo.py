@@ -98,10 +98,10 @@ def _run(options: argparse.Namespace) -> bool:
             served.close()
         _step("Where the model lives", "what the cluster says, and what the kernel says about each server's memory")
         _tessera("status", f"--cluster={_CLUSTER}")
-        _print_memory(running)
+        limited = _print_memory(running, limit)
     gone = [pid for pid in running.pids if Path(f"/proc/{pid}").exists()]
     _step("The end", f"{len(running.pids) - len(gone)} of {len(running.pids)} processes that were started are gone")
-    return same and not gone
+    return same and limited and not gone
 
 
 def _compare(served: client.ServedModel, local: client.LocalModel, corpus: data.Corpus) -> bool:
@@ -153,14 +153,19 @@ def _measure(served: client.ServedModel, corpus: data.Corpus) -> None:
     _say(f"8 client threads: {rate:,.0f} requests/s (a Python client is the limit; `make bench` measures the server)")
 
 
-def _print_memory(running: cluster.Cluster) -> None:
-    rows = []
+def _print_memory(running: cluster.Cluster, wanted_limit_bytes: int) -> bool:
+    """Print the memory of every server; return whether the kernel holds each of them to the limit."""
+    rows, limited = [], True
     for name, pid in running.server_pids.items():
         memory = cluster.memory(pid)
         limit = "none" if memory.limit_bytes is None else format_bytes(memory.limit_bytes)
+        limited = limited and memory.limit_bytes == wanted_limit_bytes
         rows.append([name, pid, format_bytes(memory.resident_bytes), format_bytes(memory.mapped_bytes), limit])
     header = ["server", "pid", "resident", "address space", "limit of it"]
     print(_indented(render(header, rows, right=header[1:])), flush=True)
+    if not limited:
+        _say(f"not every server is limited to {format_bytes(wanted_limit_bytes)}: the demo has failed")
+    return limited
 
 
 def _tessera(*arguments: str) -> None:

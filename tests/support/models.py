@@ -7,7 +7,9 @@ Each builder writes a SavedModel to `path` and is deterministic. Importing this 
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -261,6 +263,35 @@ def assigning(path: Path) -> None:
     tf.saved_model.save(module, str(path), signatures={"train": module.serve, "read": module.read})
 
 
+class _Joined(tf.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = tf.Variable(table_values(100, 4), name="a")
+        self.b = tf.Variable(table_values(100, 4, seed=1), name="b")
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.int64, "ids"), tf.TensorSpec([], tf.bool, "first")])
+    def serve(self, ids: Any, first: Any) -> dict[str, Any]:
+        return {"y": tf.gather(tf.cond(first, lambda: tf.identity(self.a), lambda: tf.identity(self.b)), ids)}
+
+
+def joined(path: Path) -> None:
+    """A gather from one of two variables, as an If decides."""
+    module = _Joined()
+    tf.saved_model.save(module, str(path), signatures=module.serve)
+
+
+class _NoVariables(tf.Module):
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, "x")])
+    def serve(self, x: Any) -> dict[str, Any]:
+        return {"y": 0.5 * x + 2.0}
+
+
+def no_variables(path: Path) -> None:
+    """Half plus two."""
+    module = _NoVariables()
+    tf.saved_model.save(module, str(path), signatures=module.serve)
+
+
 SPLITTABLE: dict[str, Callable[[Path], None]] = {
     builder.__name__: builder
     for builder in (
@@ -277,3 +308,14 @@ SPLITTABLE: dict[str, Callable[[Path], None]] = {
         v1_partitioned,
     )
 }
+OTHERS: dict[str, Callable[[Path], None]] = {"assigning": assigning, "joined": joined, "no_variables": no_variables}
+
+_DIRECTORY = tempfile.TemporaryDirectory(prefix="tessera-models-")
+
+
+@cache
+def saved_model(name: str) -> Path:
+    """Return the directory of a model, built once in this process. Read-only for its users."""
+    path = Path(_DIRECTORY.name) / name
+    (SPLITTABLE | OTHERS)[name](path)
+    return path

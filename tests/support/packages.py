@@ -7,15 +7,18 @@ as they would in the real op, and a Gather from the table put together again fro
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 from tensorflow.core.framework import attr_value_pb2
 from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow.python.framework import dtypes
 
 from partition.graph import Edge, Graph, attr_type, constant_attrs
+from partition.samples import Inputs
 from tessera.manifest import Manifest, Table
 from tessera.repository import Repository
 
@@ -85,3 +88,18 @@ def _replace_lookup(repository: Repository, manifest: Manifest, graph: Graph, na
     for other in graph.nodes:
         if other not in own:
             graph.set_inputs(other, [outputs.get(edge, edge) for edge in graph.inputs(other)])
+
+
+def run_saved_model(
+    directory: Path, signature: str, samples: Sequence[Inputs]
+) -> list[dict[str, np.ndarray[Any, Any]]]:
+    """Return the answers of plain TensorFlow, one for each sample."""
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        meta = tf.compat.v1.saved_model.load(session, ["serve"], str(directory))
+        definition = meta.signature_def[signature]
+        fetches = {key: info.name for key, info in definition.outputs.items()}
+        answers = []
+        for sample in samples:
+            feeds = {definition.inputs[key].name: value for key, value in sample.items()}
+            answers.append({key: np.asarray(value) for key, value in session.run(fetches, feeds).items()})
+        return answers

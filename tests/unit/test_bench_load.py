@@ -45,9 +45,10 @@ def test_answers_without_their_bytes_are_errors(data_bytes: int) -> None:
         load.check_summary(load.Summary(10, 0, 0, data_bytes), 45, concurrency=2)
 
 
-def test_no_request_at_all_is_an_error() -> None:
-    with pytest.raises(InternalError):
-        load.check_summary(load.Summary(0, 0, 0, 0), 45, concurrency=1)
+@pytest.mark.parametrize("summary", [(0, 0, 0, 0), (10, 1, 0, 450), (10, 0, 1, 450)])
+def test_runs_without_requests_or_with_failed_ones_are_errors(summary: tuple[int, int, int, int]) -> None:
+    with pytest.raises(InternalError, match="none failed"):
+        load.check_summary(load.Summary(*summary), 45, concurrency=1)
 
 
 def test_percentiles_are_of_the_third_column() -> None:

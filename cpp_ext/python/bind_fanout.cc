@@ -1,0 +1,182 @@
+#include <pybind11/stl.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <set>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "cpp_ext/base/abi.h"
+#include "cpp_ext/python/bind_rpc.h"
+#include "cpp_ext/python/status_caster.h"
+#include "cpp_ext/rpc/fanout.h"
+#include "cpp_ext/table/table_store.h"
+
+namespace py = pybind11;
+
+namespace tessera {
+namespace {
+
+// Threads of its own for a fan-out without a server.
+std::shared_ptr<Pollers> OwnPollers(int count) {
+  std::vector<std::unique_ptr<grpc::CompletionQueue>> queues;
+  for (int i = 0; i < std::max(1, count); ++i) queues.push_back(std::make_unique<grpc::CompletionQueue>());
+  auto pollers = std::make_shared<Pollers>(std::move(queues));
+  pollers->Start();
+  return pollers;
+}
+
+class PyRoute {
+ public:
+  explicit PyRoute(Ref<TesseraRoute> route) : route_(std::move(route)) {}
+
+  py::capsule MakeCapsule() const {
+    Ref<TesseraRoute> reference = route_;
+    return py::capsule(reference.Detach(), TESSERA_ROUTE_CAPSULE, [](PyObject* capsule) {
+      static_cast<TesseraRoute*>(PyCapsule_GetPointer(capsule, TESSERA_ROUTE_CAPSULE))->Release();
+    });
+  }
+
+ private:
+  const Ref<TesseraRoute> route_;
+};
+
+class PyFanout {
+ public:
+  PyFanout(std::shared_ptr<Pollers> pollers, FanoutOptions options) {
+    Check(Fanout::Create(std::move(pollers), std::move(options), &fanout_));
+    std::lock_guard<std::mutex> lock(LiveMutex());
+    Live().insert(this);
+  }
+
+  // Requires the GIL, which is released meanwhile.
+  ~PyFanout() {
+    {
+      std::lock_guard<std::mutex> lock(LiveMutex());
+      Live().erase(this);
+    }
+    py::gil_scoped_release release;
+    if (fanout_ != nullptr) fanout_->Stop();
+    fanout_.reset();
+  }
+
+  std::unique_ptr<PyRoute> MakeRoute(std::string model, int64_t version, uint64_t epoch,
+                                     const py::bytes& package_digest, const std::vector<TargetSpec>& targets,
+                                     std::vector<std::vector<uint32_t>> slots, const std::vector<TableSpec>& tables) {
+    RouteSpec spec;
+    spec.model = std::move(model);
+    spec.version = version;
+    spec.epoch = epoch;
+    spec.package_digest = package_digest;
+    spec.targets = targets;
+    spec.slots = std::move(slots);
+    spec.tables = tables;
+    Ref<TesseraRoute> route;
+    Status status;
+    {
+      py::gil_scoped_release release;
+      status = fanout_->MakeRoute(std::move(spec), &route);
+    }
+    Check(status);
+    return std::make_unique<PyRoute>(std::move(route));
+  }
+
+  py::dict Stats() const {
+    const FanoutStats stats = fanout_->Stats();
+    py::dict result;
+    result["lookups"] = stats.lookups;
+    result["subrequests"] = stats.subrequests;
+    result["retries"] = stats.retries;
+    result["hedges"] = stats.hedges;
+    result["failures"] = stats.failures;
+    py::dict servers;
+    for (const auto& [id, server] : stats.servers) {
+      py::dict one;
+      one["subrequests"] = server.subrequests;
+      one["failures"] = server.failures;
+      one["in_flight"] = server.in_flight;
+      one["suspect"] = server.suspect;
+      servers[py::str(id)] = one;
+    }
+    result["servers"] = servers;
+    result["newest_epochs"] = stats.newest_epochs;
+    return result;
+  }
+
+  void Stop() { fanout_->Stop(); }
+
+  // As Server's: nothing may run when the interpreter goes away. Runs before the servers stop.
+  static void StopAll() {
+    std::set<PyFanout*> live;
+    {
+      std::lock_guard<std::mutex> lock(LiveMutex());
+      live = Live();
+    }
+    py::gil_scoped_release release;
+    for (PyFanout* fanout : live) fanout->Stop();
+  }
+
+ private:
+  static std::set<PyFanout*>& Live() {
+    static auto* live = new std::set<PyFanout*>();  // never destroyed: threads may outlive static destructors
+    return *live;
+  }
+  static std::mutex& LiveMutex() {
+    static auto* mutex = new std::mutex();
+    return *mutex;
+  }
+
+  std::shared_ptr<Fanout> fanout_;
+};
+
+}  // namespace
+
+void BindFanout(py::module_& module) {
+  py::class_<TargetSpec>(module, "Target")
+      .def(py::init([](std::string server_id, std::string address, std::shared_ptr<TableStore> store) {
+             return TargetSpec{std::move(server_id), std::move(address), std::move(store)};
+           }),
+           py::kw_only(), py::arg("server_id"), py::arg("address") = "", py::arg("store") = nullptr);
+
+  py::class_<TableSpec>(module, "RoutedTable")
+      .def(py::init([](std::string name, int64_t rows, int64_t row_bytes, uint64_t buckets) {
+             return TableSpec{std::move(name), rows, row_bytes, buckets};
+           }),
+           py::kw_only(), py::arg("name"), py::arg("rows"), py::arg("row_bytes"), py::arg("buckets"));
+
+  py::class_<PyRoute>(module, "Route").def("capsule", &PyRoute::MakeCapsule);
+
+  py::class_<PyFanout>(module, "Fanout")
+      .def(py::init([](const py::object& server, double retry_delay_s, uint32_t retry_budget_tokens,
+                       size_t max_message_bytes, int pollers, const py::bytes& tls_root_ca,
+                       const py::bytes& tls_certificate, const py::bytes& tls_private_key) {
+             FanoutOptions options;
+             options.retry_delay_ns = static_cast<int64_t>(retry_delay_s * 1e9);
+             options.retry_budget_tokens = retry_budget_tokens;
+             options.max_message_bytes = max_message_bytes;
+             options.tls_root_ca = tls_root_ca;
+             options.tls_certificate = tls_certificate;
+             options.tls_private_key = tls_private_key;
+             return std::make_unique<PyFanout>(server.is_none() ? OwnPollers(pollers) : PollersOf(server),
+                                               std::move(options));
+           }),
+           py::arg("server") = py::none(), py::kw_only(), py::arg("retry_delay_s") = 0.05,
+           py::arg("retry_budget_tokens") = 1024, py::arg("max_message_bytes") = size_t{256} << 20,
+           py::arg("pollers") = 1, py::arg("tls_root_ca") = py::bytes(), py::arg("tls_certificate") = py::bytes(),
+           py::arg("tls_private_key") = py::bytes(), py::keep_alive<1, 2>())
+      .def("route", &PyFanout::MakeRoute, py::kw_only(), py::arg("model"), py::arg("version"), py::arg("epoch"),
+           py::arg("package_digest"), py::arg("targets"), py::arg("slots"), py::arg("tables"))
+      .def("capsule",
+           [](const PyFanout&) {
+             return py::capsule(const_cast<TesseraFanoutApi*>(FanoutApi()), TESSERA_FANOUT_CAPSULE);
+           })
+      .def("stats", &PyFanout::Stats)
+      .def("stop", &PyFanout::Stop, py::call_guard<py::gil_scoped_release>());
+  py::module_::import("atexit").attr("register")(py::cpp_function(&PyFanout::StopAll));
+}
+
+}  // namespace tessera

@@ -1,0 +1,251 @@
+#include "cpp_ext/rpc/server_call.h"
+
+#include <grpc/support/time.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "cpp_ext/base/clock.h"
+#include "cpp_ext/base/status.h"
+
+// The C name under which handlers know a call; it is the slot.
+struct TesseraCall {};
+
+namespace tessera {
+namespace {
+
+// As TensorFlow Serving cuts them: the text travels in HTTP/2 headers, which have limits of their own.
+constexpr size_t kMaxStatusMessageBytes = 1024;
+constexpr char kTruncated[] = "...TRUNCATED";
+
+std::string StatusMessage(const char* text, size_t size) {
+  if (size <= kMaxStatusMessageBytes) return std::string(text, size);
+  // Not in the middle of a UTF-8 sequence.
+  size_t end = kMaxStatusMessageBytes - (sizeof(kTruncated) - 1);
+  while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xC0) == 0x80) --end;
+  return std::string(text, end) + kTruncated;
+}
+
+}  // namespace
+
+class CallSlot final : public TesseraCall {
+ public:
+  explicit CallSlot(MethodQueue* home) : home_(home), call_tag_(this), done_tag_(this) {}
+
+  void Request() {
+    context_.emplace();
+    responder_.emplace(&*context_);
+    context_->AsyncNotifyWhenDone(&done_tag_);
+    home_->service->Request(home_->index, &*context_, &request_, &*responder_, home_->queue, &call_tag_);
+  }
+
+  const uint8_t* RequestBytes(size_t* size) {
+    *size = request_slice_.size();
+    return request_slice_.begin();
+  }
+
+  int64_t deadline_ns() const { return deadline_ns_; }
+
+  void NotifyOnCancel(void (*on_cancel)(void*), void* arg) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    if (cancelled_) {
+      on_cancel(arg);
+    } else {
+      on_cancel_ = on_cancel;
+      on_cancel_arg_ = arg;
+    }
+  }
+
+  void Finish(int code, const char* message, size_t message_size, const uint8_t* response, size_t response_size,
+              void (*free_response)(void*), void* free_arg) {
+    {
+      // Once this is released, no callback runs and none will.
+      std::lock_guard<std::mutex> lock(mutex_);
+      on_cancel_ = nullptr;
+    }
+    ServerCounters* counters = home_->counters;
+    if (home_->shutting_down->load(std::memory_order_relaxed) && cancelled_) {
+      counters->cut_off.fetch_add(1, std::memory_order_relaxed);
+    }
+    counters->in_flight.fetch_sub(1, std::memory_order_relaxed);
+    counters->finished.fetch_add(1, std::memory_order_relaxed);
+    state_ = State::kFinishing;
+    if (code == 0) {
+      grpc::Slice slice = free_response == nullptr
+                              ? grpc::Slice(response, response_size)
+                              : grpc::Slice(const_cast<uint8_t*>(response), response_size, free_response, free_arg);
+      const grpc::ByteBuffer buffer(&slice, 1);
+      responder_->Finish(buffer, grpc::Status::OK, &call_tag_);
+    } else {
+      counters->failed.fetch_add(1, std::memory_order_relaxed);
+      if (free_response != nullptr) free_response(free_arg);
+      responder_->FinishWithError(
+          grpc::Status(static_cast<grpc::StatusCode>(code), StatusMessage(message, message_size)), &call_tag_);
+    }
+    // The slot may be gone from here on: its poller recycles it.
+  }
+
+ private:
+  enum class State { kRequested, kHandling, kFinishing };
+
+  struct CallTag final : Tag {
+    explicit CallTag(CallSlot* slot) : slot(slot) {}
+    void Run(bool ok) override { slot->OnCall(ok); }
+    CallSlot* const slot;
+  };
+  struct DoneTag final : Tag {
+    explicit DoneTag(CallSlot* slot) : slot(slot) {}
+    void Run(bool) override { slot->OnDone(); }
+    CallSlot* const slot;
+  };
+
+  void OnCall(bool ok) {
+    if (state_ == State::kFinishing) {
+      sent_ = true;
+      RecycleIfOver();
+      return;
+    }
+    if (!ok) {  // The server shuts down; the done tag of a call that never began does not come.
+      delete this;
+      return;
+    }
+    home_->RequestNext();
+    Handle();
+  }
+
+  void Handle() {
+    ServerCounters* counters = home_->counters;
+    state_ = State::kHandling;
+    counters->started.fetch_add(1, std::memory_order_relaxed);
+    const int64_t now_in_flight = counters->in_flight.fetch_add(1, std::memory_order_relaxed) + 1;
+    if (!request_.TrySingleSlice(&request_slice_).ok() && !request_.DumpToSingleSlice(&request_slice_).ok()) {
+      Refuse(Code::kInternal, "the request's bytes cannot be read");
+      return;
+    }
+    if (now_in_flight > home_->max_concurrent_calls) {
+      counters->refused.fetch_add(1, std::memory_order_relaxed);
+      Refuse(Code::kResourceExhausted, "too many requests in progress; the limit is " +
+                                           std::to_string(home_->max_concurrent_calls) + ", retry later");
+      return;
+    }
+    SetDeadline();
+    home_->handler->handle(home_->handler->context, &kCallApi, this);
+  }
+
+  void Refuse(Code code, const std::string& message) {
+    Finish(static_cast<int>(code), message.data(), message.size(), nullptr, 0, nullptr, nullptr);
+  }
+
+  void SetDeadline() {
+    const gpr_timespec deadline = context_->raw_deadline();
+    if (gpr_time_cmp(deadline, gpr_inf_future(deadline.clock_type)) == 0) {
+      deadline_ns_ = MonotonicNs() + home_->default_deadline_ns;
+    } else {
+      const gpr_timespec monotonic = gpr_convert_clock_type(deadline, GPR_CLOCK_MONOTONIC);
+      deadline_ns_ = monotonic.tv_sec * 1'000'000'000 + monotonic.tv_nsec;
+    }
+  }
+
+  // The call is over for gRPC: the answer was sent, or the client has gone.
+  void OnDone() {
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      done_ = true;
+      if (context_->IsCancelled()) {
+        cancelled_ = true;
+        if (on_cancel_ != nullptr) std::exchange(on_cancel_, nullptr)(on_cancel_arg_);
+      }
+    }
+    RecycleIfOver();
+  }
+
+  // Both tags have come: nobody knows this slot any more.
+  void RecycleIfOver() {
+    if (!done_ || !sent_) return;
+    responder_.reset();
+    context_.reset();
+    request_.Clear();
+    request_slice_ = grpc::Slice();
+    done_ = sent_ = false;
+    cancelled_ = false;
+    state_ = State::kRequested;
+    if (home_->idle.size() < MethodQueue::kMaxIdle) {
+      home_->idle.emplace_back(this);
+    } else {
+      delete this;
+    }
+  }
+
+  MethodQueue* const home_;
+  CallTag call_tag_;
+  DoneTag done_tag_;
+  std::optional<grpc::ServerContext> context_;
+  std::optional<grpc::ServerAsyncResponseWriter<grpc::ByteBuffer>> responder_;
+  grpc::ByteBuffer request_;
+  grpc::Slice request_slice_;
+  int64_t deadline_ns_ = TESSERA_NO_DEADLINE;
+
+  // Written by `Finish` before it starts the operation whose completion is the next to read it.
+  State state_ = State::kRequested;
+  // Of the poller alone.
+  bool sent_ = false;
+  bool done_ = false;
+
+  std::mutex mutex_;
+  std::atomic<bool> cancelled_{false};
+  void (*on_cancel_)(void*) = nullptr;  // guarded by mutex_
+  void* on_cancel_arg_ = nullptr;       // guarded by mutex_
+};
+
+void RawService::AddRawMethod(const char* name) {
+  AddMethod(new grpc::internal::RpcServiceMethod(name, grpc::internal::RpcMethod::NORMAL_RPC, nullptr));
+  MarkMethodRaw(methods_count_++);
+}
+
+void RawService::Request(int index, grpc::ServerContext* context, grpc::ByteBuffer* request,
+                         grpc::ServerAsyncResponseWriter<grpc::ByteBuffer>* responder,
+                         grpc::ServerCompletionQueue* queue, void* tag) {
+  RequestAsyncUnary(index, context, request, responder, queue, queue, tag);
+}
+
+MethodQueue::MethodQueue(RawService* service, int index, const TesseraHandler* handler,
+                         grpc::ServerCompletionQueue* queue, ServerCounters* counters, int64_t max_concurrent_calls,
+                         int64_t default_deadline_ns, const std::atomic<bool>* shutting_down)
+    : service(service),
+      index(index),
+      handler(handler),
+      queue(queue),
+      counters(counters),
+      max_concurrent_calls(max_concurrent_calls),
+      default_deadline_ns(default_deadline_ns),
+      shutting_down(shutting_down) {}
+
+MethodQueue::~MethodQueue() = default;
+
+void MethodQueue::RequestNext() {
+  if (shutting_down->load(std::memory_order_acquire)) return;
+  std::unique_ptr<CallSlot> slot;
+  if (idle.empty()) {
+    slot = std::make_unique<CallSlot>(this);
+  } else {
+    slot = std::move(idle.back());
+    idle.pop_back();
+  }
+  slot.release()->Request();  // It deletes or recycles itself.
+}
+
+const TesseraCallApi kCallApi = {
+    TESSERA_ABI_VERSION,
+    [](TesseraCall* call, size_t* size_bytes) { return static_cast<CallSlot*>(call)->RequestBytes(size_bytes); },
+    [](TesseraCall* call) { return static_cast<CallSlot*>(call)->deadline_ns(); },
+    [](TesseraCall* call, void (*on_cancel)(void*), void* arg) {
+      static_cast<CallSlot*>(call)->NotifyOnCancel(on_cancel, arg);
+    },
+    [](TesseraCall* call, int code, const char* message, size_t message_size, const uint8_t* response,
+       size_t response_size, void (*free_response)(void*), void* free_arg) {
+      static_cast<CallSlot*>(call)->Finish(code, message, message_size, response, response_size, free_response,
+                                           free_arg);
+    },
+};
+
+}  // namespace tessera

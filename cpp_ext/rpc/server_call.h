@@ -1,0 +1,80 @@
+// One call slot of the server: waits for a call of its method, hands it to the handler, sends the answer, begins again.
+//
+// A slot belongs to one completion queue. It is requested, recycled and freed only on that queue's poller; `finish` and
+// `notify_on_cancel` (abi.h) may come from any thread.
+#ifndef TESSERA_CPP_EXT_RPC_SERVER_CALL_H_
+#define TESSERA_CPP_EXT_RPC_SERVER_CALL_H_
+
+#include <grpcpp/impl/service_type.h>
+#include <grpcpp/server_context.h>
+#include <grpcpp/support/async_unary_call.h>
+#include <grpcpp/support/byte_buffer.h>
+
+#include <atomic>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "cpp_ext/base/abi.h"
+#include "cpp_ext/rpc/poller.h"
+
+namespace tessera {
+
+// Shared by all slots of a server.
+struct ServerCounters {
+  std::atomic<int64_t> started{0};
+  std::atomic<int64_t> finished{0};
+  std::atomic<int64_t> failed{0};
+  std::atomic<int64_t> refused{0};
+  std::atomic<int64_t> in_flight{0};
+  // Calls that the server's shutdown ended before their handler did.
+  std::atomic<int64_t> cut_off{0};
+};
+
+// Registers raw unary methods with gRPC; method i of the service is the i-th added.
+class RawService final : public grpc::Service {
+ public:
+  void AddRawMethod(const char* name);
+  void Request(int index, grpc::ServerContext* context, grpc::ByteBuffer* request,
+               grpc::ServerAsyncResponseWriter<grpc::ByteBuffer>* responder, grpc::ServerCompletionQueue* queue,
+               void* tag);
+
+ private:
+  int methods_count_ = 0;
+};
+
+class CallSlot;
+
+// What the slots of one method on one queue share. Constant after Start but for `idle`, which its poller owns.
+struct MethodQueue {
+  MethodQueue(RawService* service, int index, const TesseraHandler* handler, grpc::ServerCompletionQueue* queue,
+              ServerCounters* counters, int64_t max_concurrent_calls, int64_t default_deadline_ns,
+              const std::atomic<bool>* shutting_down);
+  ~MethodQueue();
+  MethodQueue(const MethodQueue&) = delete;
+  MethodQueue& operator=(const MethodQueue&) = delete;
+
+  RawService* service;
+  int index;
+  const TesseraHandler* handler;
+  grpc::ServerCompletionQueue* queue;
+  ServerCounters* counters;
+  int64_t max_concurrent_calls;
+  int64_t default_deadline_ns;
+  const std::atomic<bool>* shutting_down;
+  // Slots without a call, for reuse; at most kMaxIdle.
+  std::vector<std::unique_ptr<CallSlot>> idle;
+
+  static constexpr size_t kMaxIdle = 64;
+
+  // Asks gRPC for the next call. REQUIRES: on the queue's poller, or before it runs.
+  void RequestNext();
+};
+
+extern const TesseraCallApi kCallApi;
+
+}  // namespace tessera
+
+#endif  // TESSERA_CPP_EXT_RPC_SERVER_CALL_H_

@@ -1,0 +1,235 @@
+"""Both sides of `cpp_ext/base/abi.h` in Python: calls a native handler without a server, and answers lookups without servers."""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+ABI_VERSION = 1
+NO_DEADLINE = (1 << 63) - 1
+
+_capsule_new = ctypes.pythonapi.PyCapsule_New
+_capsule_new.restype = ctypes.py_object
+_capsule_new.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]
+_capsule_pointer = ctypes.pythonapi.PyCapsule_GetPointer
+_capsule_pointer.restype = ctypes.c_void_p
+_capsule_pointer.argtypes = [ctypes.py_object, ctypes.c_char_p]
+
+_VOID = ctypes.c_void_p
+_OnCancel = ctypes.CFUNCTYPE(None, _VOID)
+_Free = ctypes.CFUNCTYPE(None, _VOID)
+_Request = ctypes.CFUNCTYPE(_VOID, _VOID, ctypes.POINTER(ctypes.c_size_t))
+_Deadline = ctypes.CFUNCTYPE(ctypes.c_int64, _VOID)
+_Notify = ctypes.CFUNCTYPE(None, _VOID, _OnCancel, _VOID)
+_Finish = ctypes.CFUNCTYPE(None, _VOID, ctypes.c_int, _VOID, ctypes.c_size_t, _VOID, ctypes.c_size_t, _Free, _VOID)
+
+
+class _CallApi(ctypes.Structure):
+    _fields_ = [
+        ("abi_version", ctypes.c_uint32),
+        ("request", _Request),
+        ("deadline_ns", _Deadline),
+        ("notify_on_cancel", _Notify),
+        ("finish", _Finish),
+    ]
+
+
+_Handle = ctypes.CFUNCTYPE(None, _VOID, ctypes.POINTER(_CallApi), _VOID)
+
+
+class _Handler(ctypes.Structure):
+    _fields_ = [("abi_version", ctypes.c_uint32), ("context", _VOID), ("handle", _Handle)]
+
+
+@dataclass
+class Call:
+    """One call in progress or ended."""
+
+    request: Any
+    deadline_ns: int
+    ended: threading.Event = field(default_factory=threading.Event)
+    on_cancel: Callable[[], None] | None = None
+    code: int = -1
+    message: str = ""
+    response: bytes = b""
+
+
+class HandlerClient:
+    """Calls a `TESSERA_HANDLER_CAPSULE` as a server would."""
+
+    def __init__(self, capsule: Any) -> None:
+        self._capsule = capsule  # keeps the handler alive
+        self._handler = _Handler.from_address(_capsule_pointer(capsule, b"tessera.handler"))
+        assert self._handler.abi_version == ABI_VERSION
+        self._calls: dict[int, Call] = {}
+        self._next = 1
+        self._mu = threading.Lock()
+        self._api = _CallApi(
+            ABI_VERSION, _Request(self._request), _Deadline(self._deadline), _Notify(self._notify), _Finish(self._finish)
+        )
+
+    def start(self, request: bytes, *, timeout_s: float | None = None) -> Call:
+        deadline_ns = NO_DEADLINE if timeout_s is None else time.monotonic_ns() + int(timeout_s * 1e9)
+        call = Call(request=ctypes.create_string_buffer(request, len(request)), deadline_ns=deadline_ns)
+        with self._mu:
+            key = self._next
+            self._next += 1
+            self._calls[key] = call
+        self._handler.handle(self._handler.context, ctypes.byref(self._api), key)
+        return call
+
+    def call(self, request: bytes, *, timeout_s: float | None = None) -> Call:
+        call = self.start(request, timeout_s=timeout_s)
+        assert call.ended.wait(30), "the handler did not finish the call"
+        return call
+
+    def _request(self, key: int, size: Any) -> int:
+        call = self._calls[key]
+        size[0] = len(call.request)
+        return ctypes.addressof(call.request)
+
+    def _deadline(self, key: int) -> int:
+        return self._calls[key].deadline_ns
+
+    def _notify(self, key: int, on_cancel: Any, arg: int) -> None:
+        self._calls[key].on_cancel = lambda: on_cancel(arg)
+
+    def _finish(self, key: int, code: int, message: int, message_size: int, response: int, response_size: int, free: Any, arg: int) -> None:  # fmt: skip
+        call = self._calls.pop(key)
+        call.code = code
+        call.message = ctypes.string_at(message, message_size).decode() if message_size else ""
+        call.response = ctypes.string_at(response, response_size) if response_size else b""
+        if free:
+            free(arg)
+        call.ended.set()
+
+
+class _Gather(ctypes.Structure):
+    _fields_ = [
+        ("table", ctypes.c_uint32),
+        ("id_width_bytes", ctypes.c_uint32),
+        ("ids", _VOID),
+        ("ids_count", ctypes.c_size_t),
+        ("rows", _VOID),
+    ]
+
+
+_Done = ctypes.CFUNCTYPE(None, _VOID, ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t)
+_Route = ctypes.CFUNCTYPE(None, _VOID)
+_Count = ctypes.CFUNCTYPE(ctypes.c_uint32, _VOID)
+_Shape = ctypes.CFUNCTYPE(
+    None, _VOID, ctypes.c_uint32, ctypes.POINTER(ctypes.c_int64), ctypes.POINTER(ctypes.c_int64)
+)
+_Start = ctypes.CFUNCTYPE(_VOID, _VOID, ctypes.POINTER(_Gather), ctypes.c_size_t, ctypes.c_int64, _Done, _VOID)
+_Lookup = ctypes.CFUNCTYPE(None, _VOID)
+
+
+class _FanoutApi(ctypes.Structure):
+    _fields_ = [
+        ("abi_version", ctypes.c_uint32),
+        ("retain_route", _Route),
+        ("release_route", _Route),
+        ("table_count", _Count),
+        ("table_shape", _Shape),
+        ("start", _Start),
+        ("cancel", _Lookup),
+        ("release_lookup", _Lookup),
+    ]
+
+
+class FakeFanout:
+    """Answers lookups from arrays, in the way that `mode` says.
+
+    Modes: "now" (inside `start`), "later" (on another thread), "hang" (only when cancelled), "fail" (`code`, `message`).
+    The process can have one fan-out, so that tests share an instance and call `reset`.
+    """
+
+    def __init__(self) -> None:
+        self.reset({})
+        self._callbacks = (
+            _Route(self._retain),
+            _Route(self._release),
+            _Count(lambda route: len(self.routes[route])),
+            _Shape(self._shape),
+            _Start(self._start),
+            _Lookup(self._cancel),
+            _Lookup(self._release_lookup),
+        )
+        self._api = _FanoutApi(ABI_VERSION, *self._callbacks)
+        self.capsule = _capsule_new(ctypes.addressof(self._api), b"tessera.fanout", None)
+
+    def reset(self, routes: dict[int, list[np.ndarray[Any, Any]]], mode: str = "now") -> None:
+        """Serve these tables by route number (≥ 1)."""
+        self.routes = routes
+        self.mode = mode
+        self.code, self.message = 14, "table t: no live server"
+        self.lookups: list[list[tuple[int, list[int]]]] = []
+        self.deadlines: list[int] = []
+        self.references: dict[int, int] = {}
+        self.hanging: dict[int, Callable[[], None]] = {}
+        self.unreleased = 0
+        self._threads: list[threading.Thread] = []
+
+    def route(self, number: int) -> Any:
+        return _capsule_new(number, b"tessera.route", None)
+
+    def join(self) -> None:
+        for thread in self._threads:
+            thread.join(10)
+
+    def _retain(self, route: int) -> None:
+        self.references[route] = self.references.get(route, 0) + 1
+
+    def _release(self, route: int) -> None:
+        self.references[route] -= 1
+
+    def _shape(self, route: int, table: int, rows: Any, row_bytes: Any) -> None:
+        array = self.routes[route][table]
+        rows[0] = array.shape[0]
+        row_bytes[0] = array[0].nbytes
+
+    def _start(self, route: int, gathers: Any, count: int, deadline_ns: int, done: Any, arg: int) -> int:
+        copies = [(g.table, g.id_width_bytes, g.ids, g.ids_count, g.rows) for g in gathers[:count]]
+        handle = len(self.lookups) + 1
+        self.unreleased += 1
+        self.deadlines.append(deadline_ns)
+        wanted = []
+        for table, width, ids, ids_count, _ in copies:
+            kind = ctypes.c_int64 if width == 8 else ctypes.c_int32
+            wanted.append((table, list((kind * ids_count).from_address(ids))))
+        self.lookups.append(wanted)
+
+        def answer() -> None:
+            for (table, numbers), (*_, rows) in zip(wanted, copies, strict=True):
+                data = np.ascontiguousarray(self.routes[route][table][numbers]).tobytes()
+                ctypes.memmove(rows, data, len(data))
+            done(arg, 0, b"", 0)
+
+        def fail(code: int, message: str) -> None:
+            done(arg, code, message.encode(), len(message.encode()))
+
+        if self.mode == "now":
+            answer()
+        elif self.mode == "later":
+            thread = threading.Thread(target=answer)
+            self._threads.append(thread)
+            thread.start()
+        elif self.mode == "hang":
+            self.hanging[handle] = lambda: fail(1, "cancelled")
+        else:
+            fail(self.code, self.message)
+        return handle
+
+    def _cancel(self, handle: int) -> None:
+        end = self.hanging.pop(handle, None)
+        if end is not None:
+            end()
+
+    def _release_lookup(self, handle: int) -> None:
+        self.unreleased -= 1
