@@ -92,7 +92,7 @@ fmt: ## format everything
 
 .PHONY: demo
 demo: setup ## train, partition, serve over four shard servers, compare with plain TensorFlow
-	@$(BIN)/python -m examples.stdlib_modules.demo
+	@$(BIN)/python -m examples.stdlib_modules
 
 .PHONY: bench
 bench: setup build/cpp/build.ninja ## measure against baselines; writes bench/results/latest.json and the README's table

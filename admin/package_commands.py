@@ -174,6 +174,16 @@ def _verify_files(repository: Repository, options: argparse.Namespace) -> int:
 
 
 def _quiet_tensorflow() -> None:
-    """Set what TensorFlow reads when it is imported: no start-up chatter, and the kernels that Tessera serves with."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    """Make TensorFlow use the kernels that Tessera serves with, and keep its start-up chatter off the terminal.
+
+    No variable silences the chatter of its C++ side, which writes to file descriptor 2: that one goes nowhere, and
+    Python's own stderr gets a descriptor of its own. With TF_CPP_MIN_LOG_LEVEL set, everything is left as it is.
+    """
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+    if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
+        return
+    sys.stderr.flush()
+    sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)

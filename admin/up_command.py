@@ -16,7 +16,6 @@ from typing import Any
 
 from admin.arguments import byte_size
 from admin.discovery import run_dir, running_cluster
-from admin.in_process import InProcessCluster
 from admin.loading import load, wanted_models
 from admin.local_cluster import LocalCluster
 from admin.serving_client import wait_until_available
@@ -156,6 +155,8 @@ async def _load_all(endpoint: str, options: argparse.Namespace, models: dict[str
 
 
 def _run_in_process(options: argparse.Namespace, models: dict[str, list[int]], stop: threading.Event) -> None:
+    from admin.in_process import InProcessCluster  # brings the native core and TensorFlow's libraries
+
     cluster = InProcessCluster(
         options.repository,
         shards=options.shards,

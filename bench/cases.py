@@ -16,6 +16,8 @@ from bench.report import CONCURRENCIES, Row
 _BATCHES = (1, 64)
 _SHARDS = (1, 2, 4)
 _FULL_LOAD = CONCURRENCIES[-1]
+# The floor's loop runs five rounds of this many calls per second of a run, fewer for larger batches.
+_FLOOR_CALLS_PER_S = 5_000
 
 
 def tiny(context: Context) -> list[Row]:
@@ -181,11 +183,14 @@ def _extra_latency_row(points: dict[str, list[Point]]) -> Row:
 
 def _execution_floor_us(context: Context, batch: int) -> float:
     """Return the CPU microseconds of one execution of the recommender's graph in a C++ loop."""
-    runs = [
-        context.baselines.run_json("execution_floor", f"--saved-model={context.recommender}", f"--batch={batch}")
-        for _ in range(context.durations.rounds)
-    ]
-    return statistics.median(float(run["cpu_us"]) for run in runs)
+    calls = round(context.durations.run_s * _FLOOR_CALLS_PER_S / batch**0.5)
+    run = context.baselines.run_json(
+        "execution_floor",
+        *(str(context.recommender), "serving_default", str(calls)),
+        f"dense=float:{batch},{models.DENSE_FEATURES}",
+        f"ids=int64:{batch},{models.TABLES}:{models.TABLE_ROWS}",
+    )
+    return float(run["cpu_us_per_call"])
 
 
 def _predict_target(place: servers.Started, request: models.Request) -> Target:

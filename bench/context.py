@@ -46,18 +46,19 @@ class Context:
         self.durations = durations
         self.baselines = Baselines(work_dir / "native")
         self.log_dir = work_dir / "logs"
-        for folder in (work_dir / "models", self.log_dir):
+        self._models_dir = work_dir / "models" / models.source_key()
+        for folder in (self._models_dir, self.log_dir):
             folder.mkdir(parents=True, exist_ok=True)
 
     @functools.cached_property
     def tiny(self) -> Path:
         """The SavedModel of `models.HalfPlusTwo`."""
-        return models.save(models.HalfPlusTwo, self.work_dir / "models" / "half_plus_two")
+        return models.save(models.HalfPlusTwo, self._models_dir / "half_plus_two")
 
     @functools.cached_property
     def recommender(self) -> Path:
         """The SavedModel of `models.Recommender`, 333 MB."""
-        return models.save(models.Recommender, self.work_dir / "models" / "recommender")
+        return models.save(models.Recommender, self._models_dir / "recommender")
 
     @functools.cached_property
     def repository(self) -> Path:

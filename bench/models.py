@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -73,7 +74,8 @@ class Recommender(tf.Module):
     def serve(self, dense: tf.Tensor, ids: tf.Tensor) -> dict[str, tf.Tensor]:
         """Return score [batch, 1] for dense [batch, 13] and one id per table, ids [batch, 26]."""
         bottom = self._mlp("bottom", dense, last_activation=tf.nn.relu)
-        rows = [tf.gather(table, ids[:, i]) for i, table in enumerate(self.tables)]
+        columns = tf.unstack(ids, num=TABLES, axis=1)
+        rows = [tf.gather(table, column) for table, column in zip(self.tables, columns, strict=True)]
         vectors = tf.stack([bottom, *rows], axis=1)
         dots = tf.matmul(vectors, vectors, transpose_b=True)
         pairs = tf.gather(tf.reshape(dots, [-1, (TABLES + 1) ** 2]), self._pairs, axis=1)
@@ -88,6 +90,11 @@ def save(make: Callable[[], tf.Module], folder: Path) -> Path:
         tf.saved_model.save(module, str(partial), signatures={"serving_default": module.serve})
         partial.rename(folder)
     return folder
+
+
+def source_key() -> str:
+    """Return a name for what decides the bytes of the models: this file and TensorFlow's version."""
+    return hashlib.sha256(Path(__file__).read_bytes() + tf.__version__.encode()).hexdigest()[:12]
 
 
 def request(folder: Path, model_name: str, inputs: dict[str, np.ndarray]) -> Request:

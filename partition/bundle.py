@@ -139,6 +139,8 @@ class Bundle:
         wanted = _parse_slice(slice_spec, full, key) if slice_spec else tuple((0, size) for size in full)
         shape = tuple(length for _, length in wanted)
         if dtypes.as_dtype(entry.dtype).name not in ITEM_BYTES:
+            if shape != full or entry.slices:
+                raise UnimplementedError(f"tensor {key!r}: is text that is stored in slices")
             return Region(key, entry.dtype, shape, ())
         item_bytes = ITEM_BYTES[dtypes.as_dtype(entry.dtype).name]
         extents = _cover(key, wanted, self._pieces(key, entry, full), item_bytes)

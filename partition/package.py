@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -70,8 +70,8 @@ def write_package(
             progress(done, total)
 
     with staging(repository, model, version) as stage:
-        tables, weights = _write_variables(plan, stage, advance)
-        graph = root_graph(plan, tables, weights)
+        graph = _root_graph(plan)
+        tables, weights = _write_variables(plan, graph, stage, advance)
         files = _write_root(plan, graph, stage.package)
         manifest = Manifest(
             model=model,
@@ -101,65 +101,65 @@ def _existing(repository: Repository, model: str, version: int) -> Manifest | No
 
 
 def _write_variables(
-    plan: PackagePlan, stage: Staging, advance: Callable[[int], None]
+    plan: PackagePlan, graph: Graph, stage: Staging, advance: Callable[[int], None]
 ) -> tuple[list[Table], list[Weight]]:
+    """Write every blob, and put its digest, or the constant in its place, into `graph`."""
     tables, weights = [], []
     for planned in plan.variables:
         region, buckets = planned.region, planned.decision.buckets
         name, dtype = planned.variable.name, dtypes.as_dtype(planned.variable.dtype).name
+        node = blob_node(planned.variable)
         if planned.decision.split:
             blobs = write_table(stage, region, buckets, _work(plan, planned), advance)
             row_bytes = region.bytes // region.shape[0]
             tables.append(Table(name, region.shape[0], region.shape[1:], dtype, row_bytes, buckets, blobs))
-        elif not planned.inline:
-            weights.append(Weight(name, dtype, region.shape, write_weight(stage, region, advance), region.bytes))
-        else:
+        elif node not in graph.nodes:  # only waited for, or only its shape was needed
             advance(region.bytes)
+        elif planned.inline:
+            value = constant_attrs(_small_value(plan, planned), planned.variable.dtype)
+            graph.replace(node, "Const", graph.inputs(node), **value)
+            advance(region.bytes)
+        else:
+            digest = write_weight(stage, region, advance)
+            graph.nodes[node].attr["digest"].CopyFrom(attr_value_pb2.AttrValue(s=digest.encode()))
+            weights.append(Weight(name, dtype, region.shape, digest, region.bytes))
     return tables, weights
 
 
 def _work(plan: PackagePlan, planned: PlannedVariable) -> str:
     """Return what identifies the blobs of a table: the model, where it is, and when the data files were written."""
-    stats = [extent.path.stat() for extent in planned.region.extents]
+    try:
+        stats = [extent.path.stat() for extent in planned.region.extents]
+    except FileNotFoundError as error:
+        raise NotFoundError(f"variable {planned.variable.name!r}: {error.filename}: no such file") from error
     files = ",".join(f"{stat.st_size}:{stat.st_mtime_ns}" for stat in stats)
     return f"{plan.model.fingerprint} {planned.variable.name} {planned.decision.buckets} {files}"
 
 
-def root_graph(plan: PackagePlan, tables: Sequence[Table], weights: Sequence[Weight]) -> Graph:
-    """Return the graph of the package: lookups for split tables, named blobs or constants for the other variables."""
+def _root_graph(plan: PackagePlan) -> Graph:
+    """Return the graph of the package: lookups instead of split tables, and TesseraBlobs without digests yet."""
     graph = plan.graph.copy()
-    by_name = {planned.variable.name: planned for planned in plan.variables}
-    split = []
-    for position, table in enumerate(tables):
-        planned = by_name[table.name]
-        split.append(
-            SplitTable(
-                position=position,
-                name=table.name,
-                node=blob_node(planned.variable),
-                dtype=planned.variable.dtype,
-                shape=planned.region.shape,
-                gathers=tuple(planned.uses.gathers),
-                shapes=tuple(planned.uses.shapes),
-            )
+    split = [planned for planned in plan.variables if planned.decision.split]
+    tables = [
+        SplitTable(
+            position=position,
+            name=planned.variable.name,
+            node=blob_node(planned.variable),
+            dtype=planned.variable.dtype,
+            shape=planned.region.shape,
+            gathers=tuple(planned.uses.gathers),
+            shapes=tuple(planned.uses.shapes),
         )
-    rewrite(graph, split, signature_edges(plan.model), plan.model.targets())
-    for weight in weights:
-        node = blob_node(by_name[weight.name].variable)
-        graph.nodes[node].attr["digest"].CopyFrom(attr_value_pb2.AttrValue(s=weight.digest.encode()))
-    inlined = [planned for planned in plan.variables if planned.inline]
-    if inlined:
-        reader = py_checkpoint_reader.NewCheckpointReader(str(plan.model.variables_prefix))
-        for planned in inlined:
-            node = blob_node(planned.variable)
-            value = _small_value(planned, reader)
-            graph.replace(node, "Const", graph.inputs(node), **constant_attrs(value, planned.variable.dtype))
+        for position, planned in enumerate(split)
+    ]
+    rewrite(graph, tables, signature_edges(plan.model), plan.model.targets())
     return graph
 
 
-def _small_value(planned: PlannedVariable, reader: Any) -> np.ndarray[Any, Any]:
+def _small_value(plan: PackagePlan, planned: PlannedVariable) -> np.ndarray[Any, Any]:
     region = planned.region
     if not region.extents:
+        reader = py_checkpoint_reader.NewCheckpointReader(str(plan.model.variables_prefix))
         return np.asarray(reader.get_tensor(planned.variable.key)).reshape(region.shape)
     data = b"".join(bytes(chunk) for chunk in region.chunks(1))
     return np.frombuffer(data, dtypes.as_dtype(region.dtype).as_numpy_dtype).reshape(region.shape)

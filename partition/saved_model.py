@@ -22,6 +22,7 @@ from tessera.errors import DataLossError, FailedPreconditionError, InvalidArgume
 
 INIT_SIGNATURE = "__saved_model_init_op"
 INIT_COLLECTIONS = ("saved_model_main_op", "legacy_init_op")
+_ASSETS_COLLECTION = "saved_model_assets"
 _SERVE = "serve"
 _FUNCTIONAL_OPS = frozenset({"While", "If", "Case"})
 
@@ -84,6 +85,7 @@ def read_saved_model(directory: Path, *, signatures: Sequence[str] | None = None
         tags = [sorted(meta.meta_info_def.tags) for meta in saved_model.meta_graphs]
         raise InvalidArgumentError(f"{path}: has graphs with tags {tags}, expected exactly one with ['{_SERVE}']")
     meta = found[0]
+    _adopt_old_assets(meta)
     init_op = _init_op(meta)
     _select_signatures(meta, signatures, path)
     restore_op = Edge.parse(meta.saver_def.restore_op_name).node
@@ -100,6 +102,13 @@ def read_saved_model(directory: Path, *, signatures: Sequence[str] | None = None
         restore_op=restore_op,
         fingerprint=fingerprint.hexdigest(),
     )
+
+
+def _adopt_old_assets(meta: meta_graph_pb2.MetaGraphDef) -> None:
+    """TF1 lists its asset files in a collection instead of the field."""
+    if not meta.asset_file_def and _ASSETS_COLLECTION in meta.collection_def:
+        for packed in meta.collection_def[_ASSETS_COLLECTION].any_list.value:
+            packed.Unpack(meta.asset_file_def.add())
 
 
 def _init_op(meta: meta_graph_pb2.MetaGraphDef) -> str:

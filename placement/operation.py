@@ -210,14 +210,16 @@ class _Driver:
     async def _begin(self, lock: Lock, found: Found) -> None:
         """Plan, and write document and operation together; or wait if there are not servers enough yet."""
         servers = plan_servers(found.members, found.servers)
-        slot_bytes = self._slot_bytes(default_slots(len(servers)))
+        # Planning is seconds of arithmetic for a large cluster: not on the event loop, which keeps the lock alive.
+        slot_bytes = await asyncio.to_thread(self._slot_bytes, default_slots(len(servers)))
         if any(slot_bytes) and len(servers) < self._min_servers:
             self._say(f"waiting for servers: {len(servers)} of {self._min_servers} are there")
             await asyncio.sleep(_POLL_S)
             return
         epoch = found.last_epoch + 1
         try:
-            self._plan = plan_placement(
+            self._plan = await asyncio.to_thread(
+                plan_placement,
                 model=self._model,
                 epoch=epoch,
                 versions=self._versions,

@@ -1,7 +1,7 @@
 """Turns the cluster's records into what the native core serves: root graphs, routes, one published snapshot.
 
-All methods run on the router's event loop; loading runs on helper threads. What serves is only ever replaced by something that
-loaded: a placement whose graphs cannot be loaded leaves the last good one in place and says why in the catalog.
+All methods run on the router's event loop; loading runs on helper threads. What serves is only ever replaced by
+something that loaded: a placement whose graphs cannot be loaded leaves the last good one in place, as the catalog says.
 """
 
 from __future__ import annotations
@@ -158,7 +158,7 @@ class Models:
 
     def _route(
         self, placement: Placement, reference: PackageRef, manifest: Manifest, addresses: tuple[str, ...]
-    ) -> object | None:
+    ) -> _graph.Capsule | None:
         """Return where the package's tables are, or None when it has none."""
         if not manifest.tables:
             return None

@@ -9,17 +9,17 @@ import socket
 import uuid
 from pathlib import Path
 
-from cpp_ext import _rpc
-from cpp_ext.load import load_graph
+from cpp_ext import _graph, _rpc
 from placement.disk_cache import DiskCache
 from placement.keys import Keys
 from placement.membership import Registration
 from placement.records import RouterRecord
 from placement.store import Store
-from placement.view import ClusterView
+from placement.view import ClusterSnapshot, ClusterView
 from router.model_service import GET_MODEL_METADATA, GET_MODEL_STATUS, PREDICT, ModelService
+from router.models import Models
 from router.settings import RouterSettings
-from tessera.errors import DeadlineExceededError, SettingsError, UnavailableError
+from tessera.errors import DataLossError, DeadlineExceededError, SettingsError, UnavailableError
 from tessera.process_settings import with_port
 from tessera.repository import Repository
 
@@ -37,9 +37,6 @@ class Router:
 
     def __init__(self, settings: RouterSettings, store: Store | None) -> None:
         """`store` is the control plane; None serves plain SavedModels only. The caller closes it."""
-        from router.models import Models  # needs TensorFlow's libraries, which load_graph() brings
-
-        graph = load_graph()
         self._settings = settings
         self._server = _rpc.Server(
             address=settings.listen,
@@ -60,10 +57,10 @@ class Router:
             tls_certificate=settings.read_file("shard_tls_cert"),
             tls_private_key=settings.read_file("shard_tls_key"),
         )
-        graph.configure(
+        _graph.configure(
             fanout=self._fanout.capsule(), intra_op_threads=settings.intra_op_threads, onednn=settings.onednn
         )
-        self._predictor = graph.Predictor(max_in_flight=settings.max_in_flight, tensor_content=settings.tensor_content)
+        self._predictor = _graph.Predictor(max_in_flight=settings.max_in_flight, tensor_content=settings.tensor_content)
         repository = Repository(settings.repository) if settings.repository else None
         self.models = Models(repository, self._fanout, self._predictor)
         service = ModelService(lambda: self.models.catalog)
@@ -72,7 +69,10 @@ class Router:
         self._server.serve_python(GET_MODEL_METADATA, service.get_model_metadata)
         self._store = store
         self._view: ClusterView | None = None
-        self._cache = DiskCache(Path(settings.state_dir) / f"{settings.cluster}.json") if settings.state_dir else None
+        self._keys = Keys(settings.cluster)
+        self._cache: DiskCache | None = None
+        if settings.state_dir:
+            self._cache = DiskCache(Path(settings.state_dir) / f"{settings.cluster}.snapshot", self._keys)
         self._registration: Registration | None = None
         self._registering: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
@@ -98,12 +98,12 @@ class Router:
 
     async def _follow(self, store: Store) -> None:
         settings = self._settings
-        keys = Keys(settings.cluster)
-        self._view = ClusterView(store, keys, initial=self._cache.load() if self._cache else None)
+        self._view = ClusterView(store, self._keys, initial=self._last_snapshot())
         self._view.subscribe(lambda _: self._changed.set())
         self._view.start()
         router_id = settings.router_id or f"{socket.gethostname()}-{self.address.rpartition(':')[2]}"
-        self._registration = Registration(store, keys.router(router_id), RouterRecord(str(uuid.uuid4()), self.address))
+        record = RouterRecord(str(uuid.uuid4()), self.address)
+        self._registration = Registration(store, self._keys.router(router_id), record)
         try:
             await self._registration.start()
         except (UnavailableError, DeadlineExceededError) as error:
@@ -111,6 +111,14 @@ class Router:
             self._registering = asyncio.create_task(self._register_later(self._registration), name="router.register")
         self._changed.set()
         self._reconciler = asyncio.create_task(self._reconcile_forever(self._view), name="router.reconcile")
+
+    def _last_snapshot(self) -> ClusterSnapshot | None:
+        """Return what the last run of this router kept on disk, if it is whole."""
+        try:
+            return self._cache.load() if self._cache is not None else None
+        except DataLossError as error:
+            _log.error("going on without the last placement: %s", error.message)
+            return None
 
     async def _register_later(self, registration: Registration) -> None:
         """Register once the store answers; serving does not depend on it."""
@@ -129,10 +137,17 @@ class Router:
                 _log.info("trying again to load what failed")
             self._changed.clear()
             snapshot = view.snapshot
-            complete = await self.models.reconcile(snapshot)
+            try:
+                complete = await self.models.reconcile(snapshot)
+            except Exception:  # noqa: BLE001 (a bug must not end the following of the cluster)
+                _log.exception("applying the cluster's state failed")
+                complete = False
             failures = 0 if complete else failures + 1
             if self._cache is not None and view.status.connected:
-                await asyncio.to_thread(self._cache.save, snapshot)
+                try:
+                    await asyncio.to_thread(self._cache.save, snapshot)
+                except UnavailableError as error:
+                    _log.error("%s", error.message)
 
     async def drain(self) -> None:
         """Leave the cluster, let requests in progress end within `drain_timeout_s`, stop. May be called once."""

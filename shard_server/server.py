@@ -105,6 +105,9 @@ class ShardServer:
             except TesseraError as error:
                 _log.error("cannot do what the placement asks: %s", error.message)
                 complete = False
+            except Exception:  # noqa: BLE001 (a bug must not end the following of the cluster)
+                _log.exception("doing what the placement asks failed")
+                complete = False
             failures = 0 if complete else failures + 1
 
     async def _reconcile(self, snapshot: ClusterSnapshot, registration: Registration) -> bool:

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "cpp_ext/base/abi.h"
+#include "cpp_ext/base/fast_div.h"
 #include "cpp_ext/base/status.h"
 #include "cpp_ext/rpc/peer.h"
 #include "cpp_ext/rpc/ref.h"
@@ -50,8 +51,14 @@ struct RouteSpec {
 // Replicas that a lookup can keep track of.
 inline constexpr size_t kMaxReplicas = 16;
 
-// Checks all of `spec` that needs no connection. INVALID_ARGUMENT: names the field.
-Status CheckRouteSpec(const RouteSpec& spec);
+// More buckets than this in one table are refused: they are listed one by one.
+inline constexpr uint64_t kMaxBuckets = uint64_t{1} << 24;
+
+// For each table, the slot of each bucket.
+using BucketSlots = std::vector<std::vector<uint16_t>>;
+
+// Checks `spec` and says where its buckets are. INVALID_ARGUMENT: names the field. Cost: one hash per bucket.
+Status CheckRouteSpec(const RouteSpec& spec, BucketSlots* bucket_slots);
 
 }  // namespace tessera
 
@@ -61,12 +68,12 @@ struct TesseraRoute {
     std::string name;
     int64_t rows = 0;
     int64_t row_bytes = 0;
-    uint64_t buckets = 0;
     // Wide ids cost twice the bytes on the wire: only where rows need them.
     bool wide_ids = false;
+    tessera::FastDivisor buckets{1};
     std::vector<uint16_t> bucket_slots;
 
-    uint64_t Bucket(uint64_t id) const { return id % buckets; }
+    uint64_t Bucket(uint64_t id) const { return buckets.Remainder(id, buckets.Quotient(id)); }
   };
   struct Target {
     std::shared_ptr<tessera::Peer> peer;
@@ -78,9 +85,9 @@ struct TesseraRoute {
     size_t count;
   };
 
-  // REQUIRES: CheckRouteSpec(spec) is OK; `peers` are those of spec.targets. Starts with one reference.
-  // Cost: one hash per bucket.
-  TesseraRoute(const tessera::RouteSpec& spec, std::vector<std::shared_ptr<tessera::Peer>> peers,
+  // REQUIRES: CheckRouteSpec(spec, &bucket_slots) was OK; `peers` are those of spec.targets. Starts with one reference.
+  TesseraRoute(const tessera::RouteSpec& spec, tessera::BucketSlots bucket_slots,
+               std::vector<std::shared_ptr<tessera::Peer>> peers,
                std::shared_ptr<tessera::Fanout> fanout);
 
   void AddRef() { references_.fetch_add(1, std::memory_order_relaxed); }

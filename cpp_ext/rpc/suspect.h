@@ -40,8 +40,9 @@ class Suspect {
 
   void OnFailure(int64_t now_ns) {
     // Calls that were in flight together fail together: that is one failure, not a reason to wait longer.
-    if (now_ns < until_ns_.load(std::memory_order_relaxed) - Duration() / 2) return;
+    if (suspected() && now_ns - failed_ns_.load(std::memory_order_relaxed) < kFirstNs / 2) return;
     failures_.fetch_add(1, std::memory_order_relaxed);
+    failed_ns_.store(now_ns, std::memory_order_relaxed);
     until_ns_.store(now_ns + Duration(), std::memory_order_relaxed);
   }
 
@@ -59,6 +60,7 @@ class Suspect {
   }
 
   std::atomic<int64_t> until_ns_{kTrusted};
+  std::atomic<int64_t> failed_ns_{0};
   std::atomic<uint32_t> failures_{0};
   std::atomic<uint32_t> late_{0};
 };

@@ -20,6 +20,9 @@
 
 namespace tessera {
 
+enum class RefusalKind : uint32_t;
+struct TableSnapshot;
+
 // Counters since start. Every request counts once in `requests`, whatever becomes of it.
 struct TableStoreStats {
   uint64_t requests = 0;
@@ -56,18 +59,15 @@ class TableStore {
   TableStoreStats Stats() const;
 
   // Answers one serialized LookupRequest. OK: `*response` is a serialized LookupResponse, rows or refusal, that the
-  // caller frees with free(). RESOURCE_EXHAUSTED: the rows asked for make a response of more than `max_response_bytes`;
-  // nothing is to be freed. A malformed request is a BAD_REQUEST refusal.
+  // caller frees with free(); whatever is wrong with the request is a refusal. RESOURCE_EXHAUSTED: the rows asked for
+  // make a response of more than `max_response_bytes`, or there is no memory even for a refusal; nothing is to be freed.
   //
-  // Takes two cache misses a row, many at a time, and one allocation. Waits for the disk when it touches pages that
-  // are not in memory.
+  // Costs one allocation and, with cold rows, the time to fetch their cache lines, many at a time. The only thing that it
+  // ever waits for is the disk, when rows are on pages that are not in memory.
   Status Lookup(const uint8_t* request, size_t request_bytes, size_t max_response_bytes, uint8_t** response,
                 size_t* response_bytes);
 
  private:
-  struct Package;
-  struct Placement;
-  struct Snapshot;
   enum Counter : int {
     kRequests,
     kRows,
@@ -85,11 +85,10 @@ class TableStore {
   };
   static constexpr uint32_t kCounterCells = 32;
 
-  Status Answer(const Package& package, const LookupRefusal& refusal, const std::vector<LookupBlock>& blocks,
-                size_t max_response_bytes, uint8_t** response, size_t* response_bytes);
   void Count(Counter counter, uint64_t amount);
+  static Counter RefusalCounter(RefusalKind kind);
 
-  ReadMostly<Snapshot> snapshot_;
+  ReadMostly<TableSnapshot> snapshot_;
   CounterCell counters_[kCounterCells];
 };
 

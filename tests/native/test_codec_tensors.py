@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support import small_models  # noqa: F401  (sets TensorFlow's environment)
-
-import tensorflow as tf
-from cpp_ext import _graph
 from tensorflow.core.framework import tensor_pb2, types_pb2
+
+from cpp_ext import _graph
+from support import small_models  # noqa: F401  (sets TensorFlow's environment)
 from tessera.errors import InvalidArgumentError
 
 pytestmark = pytest.mark.native
@@ -26,9 +26,7 @@ NUMBERS = [
 
 
 def recode(proto: tensor_pb2.TensorProto, content: bool = False) -> tensor_pb2.TensorProto:
-    return tensor_pb2.TensorProto.FromString(
-        _graph.recode_tensor(proto.SerializeToString(), tensor_content=content)
-    )
+    return tensor_pb2.TensorProto.FromString(_graph.recode_tensor(proto.SerializeToString(), tensor_content=content))
 
 
 def values_of(dtype: tf.DType, shape: list[int]) -> Any:
@@ -80,7 +78,15 @@ def test_strings(values: list[bytes]) -> None:
     st.lists(st.integers(0, 4), max_size=3),
 )
 def test_short_form_repeats_the_last_value_as_tensorflow_does(field: str, numbers: list[int], shape: list[int]) -> None:
-    dtype = {"int_val": 3, "int64_val": 9, "float_val": 1, "double_val": 2, "bool_val": 10, "uint64_val": 23, "string_val": 7}[field]
+    dtype = {
+        "int_val": 3,
+        "int64_val": 9,
+        "float_val": 1,
+        "double_val": 2,
+        "bool_val": 10,
+        "uint64_val": 23,
+        "string_val": 7,
+    }[field]
     proto = tensor_pb2.TensorProto(dtype=dtype)
     proto.tensor_shape.SetInParent()
     for size in shape:
@@ -123,7 +129,10 @@ UNKNOWN.tensor_shape.unknown_rank = True
         (bad([1 << 40], dtype=1, float_val=[1.0]), "a repeated value may stand for at most"),
         (bad([1 << 40], dtype=7), "a repeated value may stand for at most"),
         (bad([1] * 255, dtype=1), "more than 254 dims"),
-        (bad([2], dtype=1, tensor_content=b"1234567"), "tensor_content: has 7 bytes, expected 8 for 2 elements of float"),
+        (
+            bad([2], dtype=1, tensor_content=b"1234567"),
+            "tensor_content: has 7 bytes, expected 8 for 2 elements of float",
+        ),
         (bad([1], dtype=7, tensor_content=b"\x05abc"), "tensor_content: strings are longer"),
         (bad([1], dtype=7, tensor_content=b"\x01abc"), "tensor_content: has bytes after its last string"),
         (bad([1], dtype=0), "dtype: 0 is not"),

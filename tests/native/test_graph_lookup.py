@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support import small_models
-from support.fake_abi import FakeFanout, HandlerClient
-from support.small_models import lookup, placeholder
+import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2
 
 import cpp_ext
-import tensorflow as tf
 from cpp_ext import _graph
+from support import small_models
+from support.fake_abi import FakeFanout, HandlerClient
+from support.small_models import lookup, placeholder
 from tessera.errors import (
     Code,
     DataLossError,
@@ -175,48 +175,70 @@ def test_deadline_of_the_request_goes_with_the_lookup(graph: Any, fanout: FakeFa
     assert fanout.deadlines == [call.deadline_ns] * 2
 
 
+def node(name: str, op: str, inputs: str, attrs: str, kind: str = "node_def") -> str:
+    names = " ".join(f'input: "{tensor}"' for tensor in inputs.split())
+    return f'{kind} {{ name: "{name}" op: "{op}" {names} {attrs} }}\n'
+
+
+def constant(name: str, value: int, kind: str = "node_def") -> str:
+    tensor = f"tensor {{ dtype: DT_INT32 tensor_shape {{}} int_val: {value} }}"
+    attrs = f'attr {{ key: "dtype" value {{ type: DT_INT32 }} }} attr {{ key: "value" value {{ {tensor} }} }}'
+    return node(name, "Const", "", attrs, kind)
+
+
+def function(name: str, results: dict[str, tuple[str, str]], nodes: str) -> str:
+    """Take (i, n, total) and return `results`: name → (dtype, tensor)."""
+    arguments = " ".join(
+        f'input_arg {{ name: "{arg}" type: {dtype} }}'
+        for arg, dtype in (("i", "DT_INT32"), ("n", "DT_INT32"), ("total", "DT_FLOAT"))
+    )
+    outputs = " ".join(f'output_arg {{ name: "{out}" type: {dtype} }}' for out, (dtype, _) in results.items())
+    returns = " ".join(f'ret {{ key: "{out}" value: "{tensor}" }}' for out, (_, tensor) in results.items())
+    return f'function {{ signature {{ name: "{name}" {arguments} {outputs} is_stateful: true }} {nodes} {returns} }}\n'
+
+
 def loop_model(path: Path, functional: bool) -> Path:
-    """Sum the rows of table 0 at ids 0..n-1 in a While loop, one lookup an iteration."""
-    flag = "false" if functional else "true"
-    types = 'attr { key: "T" value { list { type: DT_INT32 type: DT_INT32 type: DT_FLOAT } } }'
-    zero = 'node { name: "zero" op: "Const" attr { key: "dtype" value { type: DT_INT32 } } attr { key: "value" value { tensor { dtype: DT_INT32 tensor_shape {} int_val: 0 } } } }'  # fmt: skip
-    start = 'node { name: "start" op: "Const" attr { key: "dtype" value { type: DT_FLOAT } } attr { key: "value" value { tensor { dtype: DT_FLOAT tensor_shape { dim { size: 3 } } float_val: 0 } } } }'  # fmt: skip
-    loop = (
-        f'node {{ name: "loop" op: "While" input: "zero" input: "n" input: "start" {types} '
+    """Sum the rows of table 0 at ids 0, 1, … 9, 0, … n-1 in a While loop, one lookup an iteration."""
+    int32, float32 = (f'attr {{ key: "T" value {{ type: {dtype} }} }}' for dtype in ("DT_INT32", "DT_FLOAT"))
+    more = function("more", {"z": ("DT_BOOL", "less:z:0")}, node("less", "Less", "i n", int32))
+    add = function(
+        "add",
+        {"j": ("DT_INT32", "next:z:0"), "m": ("DT_INT32", "n"), "sum": ("DT_FLOAT", "plus:z:0")},
+        constant("one", 1)
+        + constant("ten", 10)
+        + node("id", "FloorMod", "i ten:output:0", int32)
+        + lookup("rows", [("id:z:0", "DT_INT32")], [(0, "t0", 10, 3)]).replace("node {", "node_def {")
+        + node("next", "AddV2", "i one:output:0", int32)
+        + node("plus", "AddV2", "total rows:rows:0", float32),
+    )
+    attrs = (
+        'attr { key: "T" value { list { type: DT_INT32 type: DT_INT32 type: DT_FLOAT } } } '
         'attr { key: "cond" value { func { name: "more" } } } attr { key: "body" value { func { name: "add" } } } '
-        f'attr {{ key: "_lower_using_switch_merge" value {{ b: {flag} }} }} }}\n'
+        f'attr {{ key: "_lower_using_switch_merge" value {{ b: {"false" if functional else "true"} }} }}'
     )
-    arguments = 'input_arg { name: "i" type: DT_INT32 } input_arg { name: "n" type: DT_INT32 } input_arg { name: "t" type: DT_FLOAT }'  # fmt: skip
-    more = (
-        f'function {{ signature {{ name: "more" {arguments} output_arg {{ name: "z" type: DT_BOOL }} }} '
-        'node_def { name: "less" op: "Less" input: "i" input: "n" attr { key: "T" value { type: DT_INT32 } } } '
-        'ret { key: "z" value: "less:z:0" } }\n'
+    text = (
+        placeholder("n", "DT_INT32")
+        + placeholder("start", "DT_FLOAT")
+        + constant("zero", 0, "node")
+        + node("loop", "While", "zero n start", attrs, "node")
+        + f"library {{ {more} {add} }}"
     )
-    body = lookup("rows", [("id:output:0", "DT_INT32")], [(0, "t0", 10, 3)]).replace("node {", "node_def {")
-    add = (
-        f'function {{ signature {{ name: "add" {arguments} output_arg {{ name: "j" type: DT_INT32 }} '
-        'output_arg { name: "m" type: DT_INT32 } output_arg { name: "u" type: DT_FLOAT } is_stateful: true } '
-        'node_def { name: "one" op: "Const" attr { key: "dtype" value { type: DT_INT32 } } attr { key: "value" value { tensor { dtype: DT_INT32 tensor_shape {} int_val: 1 } } } } '  # fmt: skip
-        'node_def { name: "ten" op: "Const" attr { key: "dtype" value { type: DT_INT32 } } attr { key: "value" value { tensor { dtype: DT_INT32 tensor_shape {} int_val: 10 } } } } '  # fmt: skip
-        'node_def { name: "mod" op: "FloorMod" input: "i" input: "ten:output:0" attr { key: "T" value { type: DT_INT32 } } } '  # fmt: skip
-        'node_def { name: "id" op: "Identity" input: "mod:z:0" attr { key: "T" value { type: DT_INT32 } } } '
-        f"{body} "
-        'node_def { name: "next" op: "AddV2" input: "i" input: "one:output:0" attr { key: "T" value { type: DT_INT32 } } } '  # fmt: skip
-        'node_def { name: "sum" op: "AddV2" input: "t" input: "rows:rows:0" attr { key: "T" value { type: DT_FLOAT } } } '  # fmt: skip
-        'ret { key: "j" value: "next:z:0" } ret { key: "m" value: "n" } ret { key: "u" value: "sum:z:0" } }\n'
-    )
-    text = placeholder("n", "DT_INT32") + zero + start + loop + "library { " + more + add + " }"
-    return small_models.text_model(path, text, {"n": ("n:0", INT32)}, {"sum": ("loop:2", FLOAT)})
+    inputs = {"n": ("n:0", INT32), "start": ("start:0", FLOAT)}
+    return small_models.text_model(path, text, inputs, {"sum": ("loop:2", FLOAT)})
 
 
 @pytest.mark.parametrize("functional", [False, True], ids=["lowered", "functional"])
 @pytest.mark.parametrize("mode", ["now", "later"])
-def test_lookups_in_a_long_loop_neither_block_nor_fill_the_stack(tmp_path: Path, fanout: FakeFanout, functional: bool, mode: str) -> None:  # fmt: skip
+def test_lookups_in_a_loop_neither_block_nor_fill_the_stack(
+    tmp_path: Path, fanout: FakeFanout, functional: bool, mode: str
+) -> None:
     fanout.mode = mode
     graph = _graph.Graph.load(str(loop_model(tmp_path / "m", functional)))
     assert graph.signatures == {"serving_default": "async"}
     steps = 3000 if mode == "now" else 200
-    result = graph.run("serving_default", {"n": np.int32(steps)}, route=fanout.route(1))
+    result = graph.run(
+        "serving_default", {"n": np.int32(steps), "start": np.zeros(3, np.float32)}, route=fanout.route(1)
+    )
     np.testing.assert_allclose(result["sum"], T0.sum(0) * (steps // 10))
     fanout.join()
 
@@ -270,8 +292,8 @@ def test_blob_that_is_missing_or_of_another_size_is_refused_by_name(tmp_path: Pa
     file = tmp_path / "d1"
     with pytest.raises(NotFoundError, match="weight dense/kernel: blob d1 is not in `blobs`"):
         _graph.Graph.load(str(path))
-    with pytest.raises(NotFoundError, match="weight dense/kernel: blob .*d1: No such file"):
+    with pytest.raises(NotFoundError, match=r"weight dense/kernel: blob .*d1: No such file"):
         _graph.Graph.load(str(path), blobs={"d1": str(file)})
     file.write_bytes(b"123")
-    with pytest.raises(DataLossError, match="weight dense/kernel: blob .*d1: has 3 bytes, expected 16"):
+    with pytest.raises(DataLossError, match=r"weight dense/kernel: blob .*d1: has 3 bytes, expected 16"):
         _graph.Graph.load(str(path), blobs={"d1": str(file)})

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support import small_models
-from support.fake_abi import HandlerClient
+import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2
 
-import tensorflow as tf
 from cpp_ext import _graph
+from support import small_models
+from support.fake_abi import HandlerClient
 from tessera.errors import Code, InvalidArgumentError, NotFoundError
 
 pytestmark = pytest.mark.native
@@ -97,11 +97,27 @@ def mistakes() -> list[Any]:
         (version, Code.NOT_FOUND, "Servable not found for request: Specific(half, 7)"),
         (label, Code.INVALID_ARGUMENT, "Unrecognized servable version label: L"),
         (signature, Code.FAILED_PRECONDITION, 'Serving signature key "S" not found.'),
-        (request(), Code.INVALID_ARGUMENT, "input size does not match signature: 0!=1 len({}) != len({x}). Sent extra: {}. Missing but required: {x}."),  # fmt: skip
-        (request(z=np.float32([1])), Code.INVALID_ARGUMENT, "Signature input alias: x(feed name: serving_default_x:0) not found in request and no default value provided. Inputs expected to be in the request {x}, or default input alias set: "),  # fmt: skip
+        (
+            request(),
+            Code.INVALID_ARGUMENT,
+            "input size does not match signature: 0!=1 len({}) != len({x}). Sent extra: {}. Missing but required: {x}.",
+        ),  # fmt: skip
+        (
+            request(z=np.float32([1])),
+            Code.INVALID_ARGUMENT,
+            "Signature input alias: x(feed name: serving_default_x:0) not found in request and no default value provided. Inputs expected to be in the request {x}, or default input alias set: ",
+        ),  # fmt: skip
         (request(x=np.int32([1])), Code.INVALID_ARGUMENT, "Type mismatch: actual int32 vs. expect float for input x"),
-        (broken, Code.INVALID_ARGUMENT, "tensor parsing error: x: tensor_content: has 3 bytes, expected 16 for 4 elements of float"),  # fmt: skip
-        (unknown_output, Code.INVALID_ARGUMENT, "output tensor alias not found in signature: Z Outputs expected to be in the set {y}."),  # fmt: skip
+        (
+            broken,
+            Code.INVALID_ARGUMENT,
+            "tensor parsing error: x: tensor_content: has 3 bytes, expected 16 for 4 elements of float",
+        ),  # fmt: skip
+        (
+            unknown_output,
+            Code.INVALID_ARGUMENT,
+            "output tensor alias not found in signature: Z Outputs expected to be in the set {y}.",
+        ),  # fmt: skip
         (twice, Code.INVALID_ARGUMENT, "duplicate output tensor alias: y"),
     ]
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support import small_models
-
 import tensorflow as tf
+
 from cpp_ext import _graph
+from support import small_models
 from tessera.errors import InvalidArgumentError
 
 pytestmark = pytest.mark.native
@@ -19,7 +19,9 @@ v1 = tf.compat.v1
 X = np.float32([[1, 2], [3, -4]])
 
 
-def save_function(path: Path, function: Callable[..., Any], *spec: tf.TensorSpec, module: tf.Module | None = None) -> Path:
+def save_function(
+    path: Path, function: Callable[..., Any], *spec: tf.TensorSpec, module: tf.Module | None = None
+) -> Path:
     module = module if module is not None else tf.Module()
     module.serve = tf.function(function, input_signature=list(spec))
     tf.saved_model.save(module, str(path), signatures=module.serve)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from partition import plan_package, verify_package, write_package
+from partition.samples import Inputs
 from support.models import SPLITTABLE, saved_model
+from support.random_models import SIGNATURES, random_inputs, random_model
 from tessera.errors import DataLossError, FailedPreconditionError, NotFoundError
 from tessera.repository import Repository
 
@@ -30,7 +35,7 @@ def write(name: str, root: Path) -> Repository:
 @pytest.mark.parametrize("name", [*SPLITTABLE, "no_variables"])
 def test_the_native_core_answers_as_tensorflow(name: str, tmp_path: Path) -> None:
     repository = write(name, tmp_path)
-    inputs = None
+    inputs: dict[str, list[Inputs]] | None = None
     if name == "control_flow":
         ids = np.array([0, 119, 7], np.int64)
         inputs = {"serving_default": [{"ids": ids, "steps": np.array(steps, np.int32)} for steps in range(5)]}
@@ -39,6 +44,20 @@ def test_the_native_core_answers_as_tensorflow(name: str, tmp_path: Path) -> Non
     assert report.max_abs_difference == 0.0
     assert all(count > 0 for count in report.samples.values())
     assert not any(report.refused.values())
+
+
+@given(st.integers(0, 10**6))
+@settings(max_examples=15, deadline=None, derandomize=True)
+def test_the_native_core_answers_as_tensorflow_on_random_models(seed: int) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        source, repository = Path(directory, "source"), Repository(Path(directory, "repository"))
+        random_model(seed, source)
+        names = [row.name for row in plan_package(source, max_shard_bytes=1 << 30).rows]
+        plan = plan_package(source, max_shard_bytes=1 << 30, split=names)
+        assert len(write_package(plan, repository, model="m", version=1).tables) == len(names)
+        report = verify_package(source, repository, "m", 1, inputs=dict.fromkeys(SIGNATURES, random_inputs(seed)))
+        assert report.bit_equal, report.outputs
+        assert report.samples == dict.fromkeys(SIGNATURES, 4)
 
 
 def test_ids_out_of_range_are_refused_alike(tmp_path: Path) -> None:

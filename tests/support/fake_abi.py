@@ -71,7 +71,11 @@ class HandlerClient:
         self._next = 1
         self._mu = threading.Lock()
         self._api = _CallApi(
-            ABI_VERSION, _Request(self._request), _Deadline(self._deadline), _Notify(self._notify), _Finish(self._finish)
+            ABI_VERSION,
+            _Request(self._request),
+            _Deadline(self._deadline),
+            _Notify(self._notify),
+            _Finish(self._finish),
         )
 
     def start(self, request: bytes, *, timeout_s: float | None = None) -> Call:
@@ -123,9 +127,7 @@ class _Gather(ctypes.Structure):
 _Done = ctypes.CFUNCTYPE(None, _VOID, ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t)
 _Route = ctypes.CFUNCTYPE(None, _VOID)
 _Count = ctypes.CFUNCTYPE(ctypes.c_uint32, _VOID)
-_Shape = ctypes.CFUNCTYPE(
-    None, _VOID, ctypes.c_uint32, ctypes.POINTER(ctypes.c_int64), ctypes.POINTER(ctypes.c_int64)
-)
+_Shape = ctypes.CFUNCTYPE(None, _VOID, ctypes.c_uint32, ctypes.POINTER(ctypes.c_int64), ctypes.POINTER(ctypes.c_int64))
 _Start = ctypes.CFUNCTYPE(_VOID, _VOID, ctypes.POINTER(_Gather), ctypes.c_size_t, ctypes.c_int64, _Done, _VOID)
 _Lookup = ctypes.CFUNCTYPE(None, _VOID)
 

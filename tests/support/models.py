@@ -203,6 +203,7 @@ def _save_v1(path: Path, build: Callable[[], tuple[dict[str, Any], dict[str, Any
             session,
             ["serve"],
             {"serving_default": signature},
+            assets_collection=v1.get_collection(v1.GraphKeys.ASSET_FILEPATHS),
             main_op=v1.tables_initializer() if main_op else None,
         )
         builder.save()
@@ -240,6 +241,31 @@ def v1_resource_variables(path: Path) -> None:
 def v1_partitioned(path: Path) -> None:
     """TF1: a table saved as four slices of one tensor."""
     _save_v1(path, lambda: _v1_graph(use_resource=False, partitions=4), main_op=True)
+
+
+def v1_asset(path: Path) -> None:
+    """TF1: a hash table filled from an asset file, and a variable that only its shape is taken of."""
+    vocabulary = path.parent / f"{path.name}-words.txt"
+    vocabulary.write_text("".join(f"word{i}\n" for i in range(40)))
+
+    def build() -> tuple[dict[str, Any], dict[str, Any]]:
+        text = v1.placeholder(tf.string, [None], "text")
+        table = v1.get_variable("table", [41, 8], initializer=v1.random_normal_initializer(), use_resource=True)
+        shaped = v1.get_variable("shaped", [33, 16], initializer=v1.zeros_initializer(), use_resource=True)
+        initializer = tf.lookup.TextFileInitializer(
+            str(vocabulary),
+            tf.string,
+            tf.lookup.TextFileIndex.WHOLE_LINE,
+            tf.int64,
+            tf.lookup.TextFileIndex.LINE_NUMBER,
+        )
+        ids = tf.lookup.StaticHashTable(initializer, 40).lookup(text)
+        with tf.control_dependencies([shaped.handle]):
+            rows = tf.gather(table, ids)
+        return {"text": text}, {"rows": rows, "shape": tf.raw_ops.VariableShape(input=shaped.handle)}
+
+    _save_v1(path, build, main_op=True)
+    vocabulary.unlink()  # the SavedModel has its own copy
 
 
 class _Assigning(tf.Module):
@@ -306,6 +332,7 @@ SPLITTABLE: dict[str, Callable[[Path], None]] = {
         v1_ref_variables,
         v1_resource_variables,
         v1_partitioned,
+        v1_asset,
     )
 }
 OTHERS: dict[str, Callable[[Path], None]] = {"assigning": assigning, "joined": joined, "no_variables": no_variables}

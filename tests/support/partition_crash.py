@@ -43,7 +43,7 @@ def write_in_child(plan: PackagePlan, root: Path, kill_at: int, reads: Path | No
             setattr(module, name, counted(getattr(module, name)))
         if reads is not None:
             resume = split_module._resume
-            split_module._resume = lambda *a: _note(resume(*a), reads) 
+            split_module._resume = lambda *a: _note(resume(*a), reads)
         write_package(plan, Repository(root), model="m", version=1)
         original_write(writer, str(steps).encode())
         os._exit(0)

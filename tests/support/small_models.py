@@ -17,7 +17,9 @@ from google.protobuf import text_format
 from tensorflow.core.protobuf import saved_model_pb2
 
 
-def save_v1(path: Path, signatures: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]], *, init: Any = None) -> Path:
+def save_v1(
+    path: Path, signatures: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]], *, init: Any = None
+) -> Path:
     """Save the default graph, built by the caller inside `tf.Graph().as_default()`, as TF1 does."""
     builder = tf.compat.v1.saved_model.Builder(str(path))
     with tf.compat.v1.Session() as session:
@@ -71,7 +73,9 @@ def placeholder(name: str, dtype: str) -> str:
     return f'node {{ name: "{name}" op: "Placeholder" attr {{ key: "dtype" value {{ type: {dtype} }} }} }}\n'
 
 
-def lookup(name: str, ids: Sequence[tuple[str, str]], tables: Sequence[tuple[int, str, int, int]], control: str = "") -> str:
+def lookup(
+    name: str, ids: Sequence[tuple[str, str]], tables: Sequence[tuple[int, str, int, int]], control: str = ""
+) -> str:
     """Return the text of a TesseraLookup; `ids` are (tensor, dtype), `tables` (position, name, rows, dim) of float32."""
     inputs = "".join(f'input: "{tensor}" ' for tensor, _ in ids)
     types = " ".join(f"type: {dtype}" for _, dtype in ids)
@@ -87,7 +91,9 @@ def lookup(name: str, ids: Sequence[tuple[str, str]], tables: Sequence[tuple[int
     )
 
 
-def answers(path: Path, inputs: Mapping[str, np.ndarray[Any, Any]], signature: str = "serving_default") -> dict[str, Any]:
+def answers(
+    path: Path, inputs: Mapping[str, np.ndarray[Any, Any]], signature: str = "serving_default"
+) -> dict[str, Any]:
     """Run a signature with plain TensorFlow: what Tessera is compared with."""
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         meta = tf.compat.v1.saved_model.loader.load(session, ["serve"], str(path))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Sequence
 from dataclasses import replace
@@ -32,6 +33,11 @@ from tessera.errors import AbortedError, DeadlineExceededError, FailedPreconditi
 
 KEYS = Keys("c")
 REF = PackageRef(1, "0" * 64)
+
+
+@pytest.fixture(autouse=True)
+def few_slots(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("placement.operation.default_slots", lambda servers: 64)
 
 
 class Server:
@@ -74,9 +80,20 @@ async def load(store: MemoryStore, **changes: Any) -> LoadResult:
         "slot_bytes": lambda slots: [100] * slots,
         "replicas": 1,
         "owner": "me",
-        "timeout_s": 5.0,
+        "timeout_s": 30.0,
     }
     return await load_model(store, KEYS, **{**arguments, **changes})
+
+
+async def interrupted_load(store: MemoryStore, until: str) -> None:
+    """Begin a load, and end its driver when it says `until`."""
+    said = asyncio.Event()
+    loading = asyncio.create_task(load(store, progress=lambda text: said.set() if text.startswith(until) else None))
+    async with asyncio.timeout(10):
+        await said.wait()
+    loading.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await loading
 
 
 async def operation_of(store: MemoryStore) -> OperationRecord:
@@ -126,7 +143,7 @@ def test_nothing_becomes_current_while_a_server_is_not_ready() -> None:
         store = MemoryStore()
         async with Server(store, "a"), Server(store, "b", reports=False):
             with pytest.raises(DeadlineExceededError, match="1 of 2 servers to hold their part of epoch 1: b"):
-                await load(store, timeout_s=0.5)
+                await load(store, timeout_s=1.0)
             assert await store.get(KEYS.current("m")) is None
             assert (await operation_of(store)).state is OperationState.PREPARING
 
@@ -138,8 +155,7 @@ def test_an_interrupted_load_goes_on_with_the_same_placement() -> None:
         store = MemoryStore()
         async with Server(store, "a"):
             async with Server(store, "b", reports=False):
-                with pytest.raises(DeadlineExceededError):
-                    await load(store, timeout_s=0.4)
+                await interrupted_load(store, "waiting for 1 of 2 servers")
                 before = await operation_of(store)
             async with Server(store, "b"):
                 result = await load(store)
@@ -154,8 +170,7 @@ def test_a_load_that_counted_on_servers_that_are_gone_starts_over() -> None:
         store = MemoryStore()
         async with Server(store, "a"):
             async with Server(store, "b", reports=False):
-                with pytest.raises(DeadlineExceededError):
-                    await load(store, timeout_s=0.4)
+                await interrupted_load(store, "waiting for 1 of 2 servers")
             result = await load(store)
         assert result.placement.epoch == 2
         assert result.placement.servers == ("a",)
@@ -167,8 +182,7 @@ def test_another_content_before_the_commit_replaces_the_first() -> None:
     async def body() -> None:
         store = MemoryStore()
         async with Server(store, "a"), Server(store, "b", reports=False):
-            with pytest.raises(DeadlineExceededError):
-                await load(store, timeout_s=0.4)
+            await interrupted_load(store, "waiting for 1 of 2 servers")
         other = PackageRef(2, "1" * 64)
         async with Server(store, "a"):
             result = await load(store, versions=[other])
@@ -284,8 +298,9 @@ def test_a_driver_that_lost_its_lock_writes_nothing() -> None:
     async def body() -> None:
         store = MemoryStore()
         async with Server(store, "a", reports=False):
-            loading = asyncio.create_task(load(store))
-            await asyncio.sleep(0.2)
+            said = asyncio.Event()
+            loading = asyncio.create_task(load(store, progress=lambda text: said.set()))
+            await said.wait()
             entry = await store.get(KEYS.lock("m"))
             assert entry
             await store.delete(KEYS.lock("m"))
@@ -312,8 +327,7 @@ def test_a_report_of_an_earlier_process_does_not_count() -> None:
     async def body() -> None:
         store = MemoryStore()
         async with Server(store, "a", reports=False) as server:
-            with pytest.raises(DeadlineExceededError):
-                await load(store, timeout_s=0.3)
+            await interrupted_load(store, "waiting for 1 of 1 servers")
             await report(store, "a")
             record = server.registration.record
             entry = await store.get(KEYS.member("a"))
@@ -321,7 +335,7 @@ def test_a_report_of_an_earlier_process_does_not_count() -> None:
             assert isinstance(record, MemberRecord)
             await store.put(entry.key, replace(record, instance="another").to_bytes(), lease=entry.lease)
             with pytest.raises(DeadlineExceededError, match="epoch 1: a"):
-                await load(store, timeout_s=0.3)
+                await load(store, timeout_s=0.5)
 
     asyncio.run(body())
 
@@ -337,7 +351,7 @@ def test_operators_records_override_what_members_say() -> None:
         assert result.placement.servers == ("b", "c")
         assert result.plan
         by_id = {row.id: row.bytes_after for row in result.plan.servers}
-        assert by_id["b"] == pytest.approx(3 * by_id["c"], rel=0.02)
+        assert by_id["b"] == pytest.approx(3 * by_id["c"], rel=0.1)
 
     asyncio.run(body())
 
