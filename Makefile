@@ -99,6 +99,12 @@ bench: setup build/cpp/build.ninja ## measure against baselines; writes bench/re
 	$(CMAKE) --build build/cpp -j $(JOBS)
 	$(BIN)/python -m bench
 
+.PHONY: lock
+lock: ## renew requirements.lock from pyproject.toml
+	rm -rf build/lock && $(PYTHON) -m venv build/lock
+	build/lock/bin/pip install -q --disable-pip-version-check $$($(PYTHON) -c 'import tomllib; t = tomllib.load(open("pyproject.toml", "rb")); p = t["project"]; print(*(t["build-system"]["requires"] + p["dependencies"] + sum(p["optional-dependencies"].values(), [])))')
+	{ echo "# Exact versions of everything that 'make setup' installs; renew with 'make lock'."; build/lock/bin/pip freeze; } > requirements.lock
+
 .PHONY: wheel
 wheel: $(VENV)/.deps ## build a wheel into dist/
 	$(BIN)/pip wheel -q --no-build-isolation --no-deps -w dist .

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -140,7 +140,7 @@ def plan_package(
             )
     graph = to_values(model, variables, {name: region.shape for name, region in regions.items()})
     graph = tidy(graph, model.targets(), "TesseraBlob")
-    traced = _trace(model, graph, variables)
+    traced = _trace(model, graph, variables, regions)
     candidates = [_candidate(variable, regions[variable.name], traced[variable.name]) for variable in variables]
     decisions = plan(
         candidates,
@@ -156,14 +156,16 @@ def plan_package(
     return PackagePlan(model, graph, planned, max_shard_bytes)
 
 
-def _trace(model: FlatModel, graph: Graph, variables: Sequence[Variable]) -> dict[str, TableUses]:
+def _trace(
+    model: FlatModel, graph: Graph, variables: Sequence[Variable], regions: Mapping[str, Region]
+) -> dict[str, TableUses]:
     uses = graph.uses()
     edges = {edge for signature in signature_edges(model).values() for edge in signature.inputs | signature.outputs}
     in_init = graph.upstream([model.init_op]) if model.init_op else set()
     result = {}
     for variable in variables:
         node = blob_node(variable)
-        result[variable.name] = trace_uses(graph, uses, node, variable.dtype, edges)
+        result[variable.name] = trace_uses(graph, uses, node, variable.dtype, len(regions[variable.name].shape), edges)
         if node in in_init:
             result[variable.name].obstacles.append("the init op needs it")
     return result

@@ -19,7 +19,7 @@ from partition.graph import Graph, constant_attrs
 from partition.rewrite import SplitTable, rewrite
 from partition.saved_model import INIT_COLLECTIONS, INIT_SIGNATURE, FlatModel
 from partition.split import write_table, write_weight
-from partition.staging import Staging, hash_file, seal, staging, sync_directory
+from partition.staging import Staging, hash_file, seal, staging, sync_directory, writing
 from partition.variables import blob_node
 from tessera.errors import AlreadyExistsError, NotFoundError
 from tessera.manifest import FileRef, Manifest, Signature, Table, TensorSpec, Weight
@@ -54,6 +54,7 @@ def write_package(
         AbortedError: another process writes the same package.
         DataLossError, NotFoundError: the SavedModel's data is damaged or missing; names the file.
         InvalidArgumentError: no possible name or version of a model.
+        ResourceExhaustedError, PermissionDeniedError, FailedPreconditionError: the repository cannot be written.
     """
     existing = _existing(repository, model, version)
     if existing is not None and existing.source["fingerprint"] != plan.model.fingerprint:
@@ -69,7 +70,7 @@ def write_package(
         if progress is not None:
             progress(done, total)
 
-    with staging(repository, model, version) as stage:
+    with writing(repository.root), staging(repository, model, version) as stage:
         graph = _root_graph(plan)
         tables, weights = _write_variables(plan, graph, stage, advance)
         files = _write_root(plan, graph, stage.package)

@@ -156,7 +156,7 @@ def _bucket_bytes(candidate: Candidate, buckets: int) -> int:
 def _obstacle(candidate: Candidate, max_shard_bytes: int) -> str:
     if candidate.obstacles:
         more = len(candidate.obstacles) - 1
-        return candidate.obstacles[0] + (f" (and {more} more reasons)" if more else "")
+        return candidate.obstacles[0] + (f" (and {more} more)" if more else "")
     if not candidate.shape or candidate.bytes == 0:
         return "has no rows"
     largest = max_shard_bytes // BUCKETS_PER_SHARD

@@ -6,6 +6,7 @@ dies leaves this directory, whose name begins with a dot; the next run of the sa
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -15,7 +16,15 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tessera.errors import AbortedError, DataLossError, NotFoundError
+from tessera.errors import (
+    AbortedError,
+    DataLossError,
+    FailedPreconditionError,
+    NotFoundError,
+    PermissionDeniedError,
+    ResourceExhaustedError,
+    TesseraError,
+)
 from tessera.repository import Repository
 
 
@@ -116,6 +125,26 @@ def staging(repository: Repository, model: str, version: int) -> Iterator[Stagin
         shutil.rmtree(directory)
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def writing(root: Path) -> Iterator[None]:
+    """Turn what the operating system refuses while `root` is written into errors of Tessera.
+
+    Raises:
+        ResourceExhaustedError: the disk or the quota is full.
+        PermissionDeniedError: the file system does not allow it.
+        FailedPreconditionError: anything else.
+    """
+    try:
+        yield
+    except OSError as error:
+        kind: type[TesseraError] = FailedPreconditionError
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            kind = ResourceExhaustedError
+        elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            kind = PermissionDeniedError
+        raise kind(f"repository {root}: cannot be written: {error}") from error
 
 
 def hash_file(path: Path) -> tuple[str, int]:

@@ -41,7 +41,9 @@ class TableUses:
     obstacles: list[str] = field(default_factory=list)
 
 
-def trace_uses(graph: Graph, uses: dict[Edge, list[Use]], node: str, dtype: int, outputs: set[Edge]) -> TableUses:
+def trace_uses(
+    graph: Graph, uses: dict[Edge, list[Use]], node: str, dtype: int, rank: int, outputs: set[Edge]
+) -> TableUses:
     """Follow the value of `node` to everything that uses it.
 
     Args:
@@ -49,6 +51,7 @@ def trace_uses(graph: Graph, uses: dict[Edge, list[Use]], node: str, dtype: int,
         uses: `graph.uses()`.
         node: a TesseraBlob.
         dtype: its DataType.
+        rank: of the value.
         outputs: edges that signatures return or are fed.
     """
     result = TableUses()
@@ -66,7 +69,7 @@ def trace_uses(graph: Graph, uses: dict[Edge, list[Use]], node: str, dtype: int,
         if edge in outputs:
             result.obstacles.append(f"{str(edge)!r} is an input or output of a signature")
         for use in uses.get(edge, []):
-            stack += _follow(graph, use, cast, result)
+            stack += _follow(graph, use, cast, rank, result)
     for edge in casts:
         if graph.op(edge.node) == "Merge" and any(source not in casts for source in graph.data_inputs(edge.node)):
             result.obstacles.append(f"Merge {edge.node!r} joins it with another value")
@@ -75,7 +78,7 @@ def trace_uses(graph: Graph, uses: dict[Edge, list[Use]], node: str, dtype: int,
     return result
 
 
-def _follow(graph: Graph, use: Use, cast: int, result: TableUses) -> list[tuple[Edge, int]]:
+def _follow(graph: Graph, use: Use, cast: int, rank: int, result: TableUses) -> list[tuple[Edge, int]]:
     op = graph.op(use.node)
     if op in PASS_THROUGH and (edges := outputs_of(graph, use)):
         return [(edge, cast) for edge in edges]
@@ -84,7 +87,7 @@ def _follow(graph: Graph, use: Use, cast: int, result: TableUses) -> list[tuple[
     if op in _SHAPE_OPS:
         result.shapes.append(use.node)
         return []
-    obstacle = _gather_obstacle(graph, use, op)
+    obstacle = _gather_obstacle(graph, use, op, rank)
     if obstacle:
         result.obstacles.append(f"{op} {use.node!r} {obstacle}")
     else:
@@ -92,7 +95,7 @@ def _follow(graph: Graph, use: Use, cast: int, result: TableUses) -> list[tuple[
     return []
 
 
-def _gather_obstacle(graph: Graph, use: Use, op: str) -> str:
+def _gather_obstacle(graph: Graph, use: Use, op: str, rank: int) -> str:
     """Return why a use is no gather of rows, or ""."""
     if op not in ("Gather", "GatherV2") or use.position != 0:
         return "needs all of it"
@@ -101,6 +104,6 @@ def _gather_obstacle(graph: Graph, use: Use, op: str) -> str:
     if op == "Gather":
         return ""
     axis = graph.constant(graph.data_inputs(use.node)[2])
-    if axis is None or int(axis) != 0:
+    if axis is None or int(axis) not in (0, -rank):
         return "gathers on another axis than 0" if axis is not None else "gathers on an axis that is not constant"
     return "has batch dimensions" if graph.attr(use.node, "batch_dims").i else ""

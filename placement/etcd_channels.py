@@ -78,6 +78,7 @@ class Channels:
         self._tls = tls
         self._channels: dict[int, grpc.aio.Channel] = {}
         self._position = 0
+        self._closed = False
 
     @property
     def endpoint(self) -> str:
@@ -96,6 +97,8 @@ class Channels:
         Raises:
             UnavailableError: none does, within `timeout_s` altogether; names all.
         """
+        if self._closed:
+            raise UnavailableError("etcd: the store is closed")
         count = len(self.endpoints)
         for _ in range(count):
             endpoint, channel = self.endpoint, self._channel()
@@ -108,6 +111,7 @@ class Channels:
 
     async def close(self) -> None:
         """Close all channels. May be called twice."""
+        self._closed = True
         channels, self._channels = list(self._channels.values()), {}
         for channel in channels:
             await channel.close()

@@ -316,12 +316,17 @@ def _range_end(prefix: str) -> bytes:
     return raw[:-1] + bytes([raw[-1] + 1])
 
 
+def _key(kv: pb.KeyValue) -> str:
+    """Return the key as text; one that is not UTF-8 is not ours, and must not stop those who list what is."""
+    return kv.key.decode(errors="surrogateescape")
+
+
 def _entry(kv: pb.KeyValue) -> Entry:
-    return Entry(kv.key.decode(), kv.value, kv.mod_revision, kv.create_revision, kv.lease)
+    return Entry(_key(kv), kv.value, kv.mod_revision, kv.create_revision, kv.lease)
 
 
 def _event(event: pb.Event) -> Event:
-    key = event.kv.key.decode()
+    key = _key(event.kv)
     if event.type == pb.Event.DELETE:
         return Event(key, None, event.kv.mod_revision)
     return Event(key, _entry(event.kv), event.kv.mod_revision)

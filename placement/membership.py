@@ -74,6 +74,7 @@ class Registration:
             UnavailableError, DeadlineExceededError: the store does not answer. Nothing runs then; call again.
         """
         assert self._keeper is None
+        self._lease = NO_LEASE
         deadline_s = asyncio.get_running_loop().time() + self._takeover_wait_s
         while True:
             try:
@@ -121,6 +122,8 @@ class Registration:
         Raises:
             UnavailableError, DeadlineExceededError: the store does not answer; call again.
         """
+        if self._lease == NO_LEASE:
+            return False
         server = self._key.rpartition("/")[2]
         value = ReadyRecord(self._record.instance, placement.digest, held_bytes).to_bytes()
         ready_key = keys.ready(placement.model, placement.epoch, server)

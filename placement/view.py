@@ -123,6 +123,7 @@ class ClusterView:
         """Begin to follow the store; returns at once. REQUIRED: a running event loop, not started yet."""
         assert self._task is None
         self._task = asyncio.create_task(self._run(), name="placement.view")
+        self._task.add_done_callback(_log_crash)
 
     async def stop(self) -> None:
         """Stop following; the snapshot stays. May be called twice."""
@@ -134,12 +135,15 @@ class ClusterView:
     async def _run(self) -> None:
         reason, failures = "start", 0
         while True:
+            started_s = self._clock.monotonic_s()
             try:
                 await self._list(reason)
-                failures = 0
                 await self._watch()
-                reason = "periodic"
+                reason, failures = "periodic", 0
             except TesseraError as error:
+                if self._clock.monotonic_s() - started_s > MAX_BACKOFF_S:
+                    # It went well for a while. A watch that is lost right after each listing must not make a busy loop.
+                    failures = 0
                 if self._connected or failures == 0:
                     _log.warning("cluster %s: following the store failed: %s", self._keys.cluster, error.message)
                 reason = error.reason if isinstance(error, WatchLostError) else "error"
@@ -185,3 +189,9 @@ class ClusterView:
         loop = asyncio.get_running_loop()
         for callback in self._subscribers:
             loop.call_soon(callback, snapshot)
+
+
+def _log_crash(task: asyncio.Task[None]) -> None:
+    """Say at once that a view has died of a bug; its snapshot would only grow old silently."""
+    if not task.cancelled() and task.exception() is not None:
+        _log.critical("following the store has ended by a bug", exc_info=task.exception())

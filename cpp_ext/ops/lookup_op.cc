@@ -1,12 +1,11 @@
 // TesseraLookup: gathers rows of tables that live on shard servers, for all
 // tables of one level of the graph at once.
-#include <atomic>
 #include <memory>
-#include <mutex>
 #include <utility>
 #include <vector>
 
 #include "absl/container/inlined_vector.h"
+#include "cpp_ext/ops/lookup_flight.h"
 #include "cpp_ext/ops/step_context.h"
 #include "tensorflow/core/framework/op.h"
 #include "tensorflow/core/framework/op_kernel.h"
@@ -55,91 +54,6 @@ table_names: names for messages.
 table_rows: number of rows; an id outside of [0, rows) is an INVALID_ARGUMENT error.
 row_shapes: shape of one row, fully known.
 )doc");
-
-// One lookup in flight. Shared by the thread that starts it, by `done` and by
-// the cancellation callback; the last of them gives the handle back.
-class Flight {
- public:
-  Flight(const TesseraFanoutApi* api, StepContext* step,
-         tf::OpKernelContext* ctx, tf::AsyncOpKernel::DoneCallback done)
-      : api_(api), step_(step), ctx_(ctx), done_(std::move(done)) {}
-  ~Flight() {
-    if (handle_ != nullptr) api_->release_lookup(handle_);
-  }
-
-  static void Start(std::shared_ptr<Flight> flight,
-                    const TesseraGather* gathers, size_t gathers_count) {
-    tf::CancellationManager* cancellation =
-        flight->ctx_->cancellation_manager();
-    if (cancellation != nullptr) {
-      flight->token_ = cancellation->get_cancellation_token();
-      if (!cancellation->RegisterCallback(flight->token_,
-                                          [flight] { flight->Cancel(); })) {
-        flight->ctx_->SetStatus(
-            absl::CancelledError("the request was cancelled"));
-        auto done = std::move(flight->done_);
-        return done();
-      }
-    }
-    // Nothing of the context may be touched below: `done` may run, and end the
-    // step, before `start` returns.
-    TesseraRoute* route = flight->step_->route;
-    const int64_t deadline_ns = flight->step_->deadline_ns;
-    auto* self = new std::shared_ptr<Flight>(flight);
-    TesseraLookup* handle = flight->api_->start(
-        route, gathers, gathers_count, deadline_ns, &Flight::OnDone, self);
-    flight->SetHandle(handle);
-  }
-
- private:
-  static void OnDone(void* arg, int code, const char* message,
-                     size_t message_size) {
-    std::unique_ptr<std::shared_ptr<Flight>> self(
-        static_cast<std::shared_ptr<Flight>*>(arg));
-    Flight& flight = **self;
-    if (code != 0) {
-      flight.step_->error.Set(code, message, message_size);
-      flight.ctx_->SetStatus(
-          absl::Status(static_cast<absl::StatusCode>(code),
-                       absl::string_view(message, message_size)));
-    }
-    // Does not wait for a callback that is running: `OnDone` may be on its
-    // stack.
-    if (flight.ctx_->cancellation_manager() != nullptr) {
-      flight.ctx_->cancellation_manager()->TryDeregisterCallback(flight.token_);
-    }
-    auto done = std::move(flight.done_);
-    self.reset();
-    done();
-  }
-
-  void SetHandle(TesseraLookup* handle) {
-    std::lock_guard<std::mutex> lock(mu_);
-    handle_ = handle;
-    if (cancelled_) api_->cancel(handle_);
-  }
-
-  void Cancel() {
-    TesseraLookup* handle;
-    {
-      std::lock_guard<std::mutex> lock(mu_);
-      cancelled_ = true;
-      handle = handle_;
-    }
-    if (handle != nullptr)
-      api_->cancel(handle);  // outside of the lock: may run `OnDone`
-  }
-
-  const TesseraFanoutApi* const api_;
-  StepContext* const step_;         // valid until done_ has been called
-  tf::OpKernelContext* const ctx_;  // likewise
-  tf::AsyncOpKernel::DoneCallback done_;
-  tf::CancellationToken token_ = tf::CancellationManager::kInvalidToken;
-  std::mutex mu_;
-  TesseraLookup* handle_ =
-      nullptr;              // guarded by mu_ until all sharers but one are gone
-  bool cancelled_ = false;  // guarded by mu_
-};
 
 // Returns the position of the first id outside of [0, rows), -1 if there is
 // none.

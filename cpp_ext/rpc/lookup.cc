@@ -1,7 +1,7 @@
 #include "cpp_ext/rpc/lookup.h"
 
-#include <algorithm>
 #include <cassert>
+#include <cstring>
 #include <utility>
 
 #include "cpp_ext/rpc/fanout.h"
@@ -50,6 +50,14 @@ int ChooseReplica(const TesseraRoute& route, const LookupRow& row, int64_t now_n
     if (untried < 0) untried = static_cast<int>(i);
   }
   return untried;
+}
+
+bool HasUntriedReplica(const TesseraRoute& route, const LookupRow& row) {
+  const TesseraRoute::Replicas replicas = route.replicas(row.slot);
+  for (size_t i = 0; i < replicas.count; ++i) {
+    if ((row.tried >> i & 1) == 0 && route.target(replicas.begin[i]).peer->transport != nullptr) return true;
+  }
+  return false;
 }
 
 }  // namespace
@@ -102,17 +110,16 @@ TesseraLookup* TesseraLookup::Start(TesseraRoute* route, const TesseraGather* ga
 void TesseraLookup::PlanRows(const std::vector<uint32_t>& positions, Cause cause, bool shared, int64_t now_ns,
                              SubRequests* sends) {
   PlanScratch& scratch = ThisThreadsScratch(route_->target_count());
-  const size_t earlier = sends->size();
   for (const uint32_t position : positions) {
     LookupRow& row = rows_[position];
     const int replica = ChooseReplica(*route_, row, now_ns, &scratch);
-    if (replica < 0) {
-      if (cause == Cause::kHedge) continue;  // whoever was asked may still answer
-      return Decide(NoServerLeft(row, "no live replica"));
-    }
+    if (replica < 0) return Decide(NoServerLeft(row, "no live replica"));
     const size_t target = route_->replicas(row.slot).begin[replica];
     int32_t& known = scratch.sub_requests[target];
     if (known < 0) {
+      if (cause == Cause::kRetry && !fanout_.budget_.TakeForRetry()) {
+        return Decide(NoServerLeft(row, "the retry budget is exhausted"));
+      }
       auto sub = std::make_unique<SubRequest>();
       sub->target = target;
       sub->cause = cause;
@@ -121,30 +128,24 @@ void TesseraLookup::PlanRows(const std::vector<uint32_t>& positions, Cause cause
       known = static_cast<int32_t>(sends->size());
       sends->push_back(sub.get());
       subs_.push_back(std::move(sub));
+      busy_.fetch_add(1, std::memory_order_relaxed);
     }
     (*sends)[known]->positions.push_back(position);
     row.tried |= uint16_t(1) << replica;
     ++row.in_flight;
   }
-  const size_t planned = sends->size() - earlier;
-  busy_.fetch_add(static_cast<int64_t>(planned), std::memory_order_relaxed);
-  if (cause != Cause::kRetry) return;
-  for (size_t i = 0; i < planned; ++i) {
-    if (fanout_.budget_.TakeForRetry()) continue;
-    return Decide(NoServerLeft(rows_[positions[0]], "the retry budget is exhausted"));
-  }
 }
 
 void TesseraLookup::PlanHedge(SubRequest* late, int64_t now_ns, SubRequests* sends) {
-  std::vector<uint32_t> missing;
+  std::vector<uint32_t> hopeful;
   for (const uint32_t position : late->positions) {
-    if (!rows_[position].done) missing.push_back(position);
+    if (!rows_[position].done && HasUntriedReplica(*route_, rows_[position])) hopeful.push_back(position);
   }
-  if (!fanout_.budget_.TakeForHedge()) return;
+  if (!hopeful.empty() && !fanout_.budget_.TakeForHedge()) return;
   late->hedged = true;
-  const size_t earlier = sends->size();
-  PlanRows(missing, Cause::kHedge, /*shared=*/true, now_ns, sends);
-  if (sends->size() > earlier) late->shared = true;
+  if (hopeful.empty()) return;
+  late->shared = true;
+  PlanRows(hopeful, Cause::kHedge, /*shared=*/true, now_ns, sends);
 }
 
 void TesseraLookup::OnTimer() {
@@ -259,13 +260,13 @@ void TesseraLookup::OnAnswer(SubRequest* sub, Status status, const uint8_t* resp
   assert(!sub->settled);
   sub->settled = true;
   call = std::move(sub->call);
-  const bool late = decided_;
+  const bool over = decided_;
   const int64_t now_ns = fanout_.now_ns_();
   tessera::Peer& peer = *route_->target(sub->target).peer;
   peer.in_flight.fetch_sub(1, std::memory_order_relaxed);
   // What was cancelled, or is no longer waited for, says nothing against the server.
-  if (!late || status.ok()) status = Judge(*sub, std::move(status), response, response_size, now_ns, &rows, &final);
-  if (!late) {
+  if (!over || status.ok()) status = Judge(*sub, std::move(status), response, response_size, now_ns, &rows, &final);
+  if (!over) {
     if (status.ok()) {
       TakeRows(sub, rows, &lock);
     } else {
@@ -296,10 +297,8 @@ void TesseraLookup::TakeFailure(SubRequest* sub, Status status, bool final, int6
   NoteFailure(sub->target, status);
   // A call may notice the deadline a little before this clock says so.
   constexpr int64_t kClockSlackNs = 2'000'000;
-  if (status.code() == Code::kDeadlineExceeded && deadline_ns_ - now_ns < kClockSlackNs) {
-    return Decide(DeadlineExceeded());
-  }
-  if (now_ns >= deadline_ns_) return Decide(DeadlineExceeded());
+  const int64_t slack_ns = status.code() == Code::kDeadlineExceeded ? kClockSlackNs : 0;
+  if (now_ns >= deadline_ns_ - slack_ns) return Decide(DeadlineExceeded());
   if (final) return Decide(std::move(status));
   std::vector<uint32_t> unasked;
   for (const uint32_t position : sub->positions) {

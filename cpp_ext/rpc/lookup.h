@@ -75,10 +75,10 @@ struct TesseraLookup final : public tessera::TimerEntry {
   TesseraLookup(TesseraRoute* route, int64_t deadline_ns, TesseraLookupDone done, void* arg);
   ~TesseraLookup() = default;
 
-  // Plans sub-requests for the rows at `positions`, which nobody is asked for now, into `sends`. Decides the lookup if
-  // one of them has no server left. REQUIRES: mu_ is held.
+  // Plans sub-requests for the rows at `positions` into `sends`, one a server. Decides the lookup if one of them has no
+  // server left, or there are too many retries. REQUIRES, here and below: mu_ is held.
   void PlanRows(const std::vector<uint32_t>& positions, Cause cause, bool shared, int64_t now_ns, SubRequests* sends);
-  // Plans a second sub-request for the rows of a late one.
+  // Plans second sub-requests for the rows of a late one, where there are replicas left and the budget allows it.
   void PlanHedge(SubRequest* late, int64_t now_ns, SubRequests* sends);
   void Decide(tessera::Status outcome);
 
@@ -87,12 +87,13 @@ struct TesseraLookup final : public tessera::TimerEntry {
   void Proceed(std::unique_lock<std::mutex>* lock, const SubRequests& sends);
   void Send(SubRequest* sub);
   void OnAnswer(SubRequest* sub, tessera::Status status, const uint8_t* response, size_t response_size);
-  // Applies a parsed answer. REQUIRES: mu_ is held by `lock`, which is released meanwhile if rows are copied.
+  // Copies the rows of an answer. Releases `lock`, which holds mu_, meanwhile if it can.
   void TakeRows(SubRequest* sub, const uint8_t* from, std::unique_lock<std::mutex>* lock);
   void TakeFailure(SubRequest* sub, tessera::Status status, bool final, int64_t now_ns, SubRequests* sends);
   void Report();
 
-  // Reads the response; not OK: a failure, `*final` if asking others is useless. Judges target and peer by it.
+  // Says what an answer is worth: its rows, or a failure, `*final` if asking others is useless. Target and peer are trusted or
+  // suspected accordingly.
   tessera::Status Judge(const SubRequest& sub, tessera::Status status, const uint8_t* response, size_t response_size,
                         int64_t now_ns, const uint8_t** rows, bool* final);
   void NoteFailure(size_t target, const tessera::Status& status);

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "cpp_ext/base/hash.h"
+#include "cpp_ext/table/held_table.h"
 #include "cpp_ext/table/lookup_message.h"
 
 namespace tessera {
@@ -42,7 +43,10 @@ Status CheckTable(const TableSpec& table, size_t position) {
   const std::string field = At("tables", position);
   if (table.name.empty()) return Invalid(field + ".name", "is empty", "the name in the manifest");
   if (table.rows < 0) return Invalid(field + ".rows", "is " + std::to_string(table.rows), "0 or more");
-  if (table.row_bytes < 1) return Invalid(field + ".row_bytes", "is " + std::to_string(table.row_bytes), "1 or more");
+  if (table.row_bytes < 1 || table.row_bytes > kMaxRowBytes) {
+    return Invalid(field + ".row_bytes", "is " + std::to_string(table.row_bytes),
+                   "1 to " + std::to_string(kMaxRowBytes));
+  }
   if (table.buckets < 1 || table.buckets > kMaxBuckets) {
     return Invalid(field + ".buckets", "is " + std::to_string(table.buckets), "1 to " + std::to_string(kMaxBuckets));
   }

@@ -16,6 +16,7 @@
 #include "cpp_ext/rpc/peer.h"
 #include "cpp_ext/rpc/ref.h"
 #include "cpp_ext/rpc/suspect.h"
+#include "cpp_ext/table/held_table.h"
 
 namespace tessera {
 
@@ -51,8 +52,6 @@ struct RouteSpec {
 // Replicas that a lookup can keep track of.
 inline constexpr size_t kMaxReplicas = 16;
 
-// More buckets than this in one table are refused: they are listed one by one.
-inline constexpr uint64_t kMaxBuckets = uint64_t{1} << 24;
 
 // For each table, the slot of each bucket.
 using BucketSlots = std::vector<std::vector<uint16_t>>;

@@ -9,133 +9,130 @@ namespace tessera {
 namespace {
 
 constexpr size_t kCacheLineBytes = 64;
-// Rows located and prefetched together. Two such groups are under way: more than a core can have misses outstanding,
-// and little enough to stay in its nearest cache.
-constexpr size_t kGroupRows = 32;
+// Rows under way between the request for their cache lines and their copy: somewhat more than a core can have misses
+// outstanding (measured: 16 to 32 are best), and little enough to stay in its nearest cache.
+constexpr size_t kAhead = 32;
 // The first lines of a row are asked for; what follows is a long run that the hardware fetches ahead by itself.
 constexpr size_t kPrefetchBytes = 512;
 
-// Rows of one length that follow each other in a group.
-struct Run {
-  size_t rows_count;
-  size_t row_bytes;
+// The bytes of a row, known to the compiler, so that a copy is a few moves instead of a call, or not.
+template <size_t kBytes>
+struct FixedLength {
+  size_t bytes() const { return kBytes; }
+};
+struct AnyLength {
+  size_t bytes() const { return value; }
+  size_t value;
 };
 
-struct Group {
-  const uint8_t* rows[kGroupRows];
-  Run runs[kGroupRows];
-  size_t rows_count = 0;
-  size_t runs_count = 0;
-};
-
-inline void Prefetch(const uint8_t* row, size_t row_bytes) {
-  const uint8_t* const last = row + std::min(row_bytes, kPrefetchBytes) - 1;
-  for (const uint8_t* line = row; line < last; line += kCacheLineBytes) __builtin_prefetch(line);
-  __builtin_prefetch(last);  // a row that is not aligned ends one line later
+template <typename Length>
+inline void Prefetch(const uint8_t* row, Length length) {
+  const size_t bytes = std::min(length.bytes(), kPrefetchBytes);
+#pragma GCC unroll 8
+  for (size_t at = 0; at < bytes; at += kCacheLineBytes) __builtin_prefetch(row + at);
+  // Only rows of whole lines are aligned to lines; others may end in one line more.
+  if (length.bytes() % kCacheLineBytes != 0) __builtin_prefetch(row + bytes - 1);
 }
 
-// Finds `count` rows and starts to fetch them.
-template <typename Id>
-GatherOutcome Locate(const HeldTable& table, const uint8_t* ids, size_t count, const uint8_t** rows, uint64_t* row) {
-  const uint64_t rows_limit = table.rows();
-  const size_t row_bytes = table.row_bytes();
-  for (size_t i = 0; i < count; ++i) {
-    const uint64_t id = LoadLittleEndian<Id>(ids + i * sizeof(Id));
-    *row = id;
-    if (id >= rows_limit) return GatherOutcome::kNoSuchRow;
-    rows[i] = table.Row(id);
-    if (rows[i] == nullptr) return GatherOutcome::kNotHeld;
-    Prefetch(rows[i], row_bytes);
-  }
-  return GatherOutcome::kDone;
-}
-
-// Walks over the rows of all blocks, a group at a time.
-class Locator {
+class Gatherer {
  public:
-  Locator(const GatherBlock* blocks, size_t blocks_count) : blocks_(blocks), blocks_count_(blocks_count) {}
+  explicit Gatherer(uint8_t* to) : to_(to) {}
 
-  // Fills the next group; an empty one means the end.
-  GatherResult Next(Group* group) {
-    group->rows_count = 0;
-    group->runs_count = 0;
-    while (group->rows_count < kGroupRows && block_ < blocks_count_) {
-      const GatherBlock& block = blocks_[block_];
-      const size_t count = std::min(block.rows_count - position_, kGroupRows - group->rows_count);
-      if (count != 0) {
-        const uint8_t* ids = block.rows + position_ * block.id_width_bytes;
-        const uint8_t** rows = group->rows + group->rows_count;
-        uint64_t row = 0;
-        const GatherOutcome outcome = block.id_width_bytes == 4 ? Locate<uint32_t>(*block.table, ids, count, rows, &row)
-                                                                : Locate<uint64_t>(*block.table, ids, count, rows, &row);
-        if (outcome != GatherOutcome::kDone) return {outcome, block_, row};
-        group->rows_count += count;
-        group->runs[group->runs_count++] = {count, block.table->row_bytes()};
-        position_ += count;
-      }
-      if (position_ == block.rows_count) {
-        ++block_;
-        position_ = 0;
-      }
-    }
-    return {};
+  // Takes the rows of a block up, and copies those before them that are due.
+  GatherOutcome Add(const GatherBlock& block, uint64_t* failed_row) {
+    return block.id_width_bytes == 4 ? AddIds<uint32_t>(block, failed_row) : AddIds<uint64_t>(block, failed_row);
+  }
+
+  // Copies what is still under way.
+  void Finish() {
+    for (size_t i = 0; i < kAhead; ++i) CopyOldest();
   }
 
  private:
-  const GatherBlock* const blocks_;
-  const size_t blocks_count_;
-  size_t block_ = 0;
-  size_t position_ = 0;  // in the block
+  struct Row {
+    const uint8_t* from = nullptr;  // null: nothing is due here
+    size_t bytes = 0;
+  };
+
+  template <typename Id>
+  GatherOutcome AddIds(const GatherBlock& block, uint64_t* failed_row) {
+    const size_t row_bytes = block.table->row_bytes();
+    switch (row_bytes) {
+      case 32:
+        return AddRows<Id>(block, FixedLength<32>(), failed_row);
+      case 64:
+        return AddRows<Id>(block, FixedLength<64>(), failed_row);
+      case 128:
+        return AddRows<Id>(block, FixedLength<128>(), failed_row);
+      case 256:
+        return AddRows<Id>(block, FixedLength<256>(), failed_row);
+      default:
+        return AddRows<Id>(block, AnyLength{row_bytes}, failed_row);
+    }
+  }
+
+  template <typename Id, typename Length>
+  GatherOutcome AddRows(const GatherBlock& block, Length length, uint64_t* failed_row) {
+    const HeldTable& table = *block.table;
+    const uint64_t rows = table.rows();
+    const size_t mixed = std::min(block.rows_count, kAhead);
+    size_t i = 0;
+    // The ring still holds rows of earlier blocks, of other lengths.
+    for (; i < mixed; ++i) {
+      CopyOldest();
+      *failed_row = LoadLittleEndian<Id>(block.rows + i * sizeof(Id));
+      if (*failed_row >= rows) return GatherOutcome::kNoSuchRow;
+      const uint8_t* from = table.Row(*failed_row);
+      if (from == nullptr) return GatherOutcome::kNotHeld;
+      Prefetch(from, length);
+      ring_[(oldest_ + kAhead - 1) % kAhead] = {from, length.bytes()};
+    }
+    // From here on it holds rows of this block only. The state is in locals, as `to` might point to members.
+    uint8_t* to = to_;
+    size_t oldest = oldest_;
+    for (; i < block.rows_count; ++i) {
+      const uint64_t row = LoadLittleEndian<Id>(block.rows + i * sizeof(Id));
+      const uint8_t* from = row < rows ? table.Row(row) : nullptr;
+      if (from == nullptr) {
+        *failed_row = row;
+        return row < rows ? GatherOutcome::kNotHeld : GatherOutcome::kNoSuchRow;
+      }
+      Prefetch(from, length);
+      memcpy(to, ring_[oldest].from, length.bytes());
+      to += length.bytes();
+      ring_[oldest] = {from, length.bytes()};
+      oldest = (oldest + 1) % kAhead;
+    }
+    to_ = to;
+    oldest_ = oldest;
+    return GatherOutcome::kDone;
+  }
+
+  void CopyOldest() {
+    Row& row = ring_[oldest_];
+    oldest_ = (oldest_ + 1) % kAhead;
+    if (row.from == nullptr) return;
+    memcpy(to_, row.from, row.bytes);
+    to_ += row.bytes;
+    row.from = nullptr;
+  }
+
+  uint8_t* to_;
+  Row ring_[kAhead];  // in the order of the request, from oldest_ on
+  size_t oldest_ = 0;
 };
-
-// A length known to the compiler makes a copy a few moves instead of a call.
-template <size_t kRowBytes>
-uint8_t* CopyRows(const uint8_t* const* rows, size_t count, uint8_t* to) {
-  for (size_t i = 0; i < count; ++i, to += kRowBytes) memcpy(to, rows[i], kRowBytes);
-  return to;
-}
-
-uint8_t* CopyRun(const uint8_t* const* rows, const Run& run, uint8_t* to) {
-  switch (run.row_bytes) {
-    case 4:
-      return CopyRows<4>(rows, run.rows_count, to);
-    case 16:
-      return CopyRows<16>(rows, run.rows_count, to);
-    case 32:
-      return CopyRows<32>(rows, run.rows_count, to);
-    case 64:
-      return CopyRows<64>(rows, run.rows_count, to);
-    case 128:
-      return CopyRows<128>(rows, run.rows_count, to);
-    case 256:
-      return CopyRows<256>(rows, run.rows_count, to);
-    default:
-      for (size_t i = 0; i < run.rows_count; ++i, to += run.row_bytes) memcpy(to, rows[i], run.row_bytes);
-      return to;
-  }
-}
-
-uint8_t* CopyGroup(const Group& group, uint8_t* to) {
-  const uint8_t* const* rows = group.rows;
-  for (size_t i = 0; i < group.runs_count; ++i) {
-    to = CopyRun(rows, group.runs[i], to);
-    rows += group.runs[i].rows_count;
-  }
-  return to;
-}
 
 }  // namespace
 
 GatherResult Gather(const GatherBlock* blocks, size_t blocks_count, uint8_t* to) {
-  Locator locator(blocks, blocks_count);
-  Group groups[2];
-  GatherResult result = locator.Next(&groups[0]);
-  for (int current = 0; result.outcome == GatherOutcome::kDone && groups[current].rows_count != 0;
-       current = 1 - current) {
-    result = locator.Next(&groups[1 - current]);
-    to = CopyGroup(groups[current], to);
+  Gatherer gatherer(to);
+  for (size_t i = 0; i < blocks_count; ++i) {
+    uint64_t failed_row = 0;
+    const GatherOutcome outcome = gatherer.Add(blocks[i], &failed_row);
+    if (outcome != GatherOutcome::kDone) return {outcome, i, failed_row};
   }
-  return result;
+  gatherer.Finish();
+  return {};
 }
 
 }  // namespace tessera

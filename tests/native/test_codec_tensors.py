@@ -18,11 +18,13 @@ from tessera.errors import InvalidArgumentError
 
 pytestmark = pytest.mark.native
 
+EXPERIMENTAL = ["int4", "uint4", "float8_e5m2", "float8_e4m3fn"]
 NUMBERS = [
-    tf.float16, tf.bfloat16, tf.float32, tf.float64, tf.int8, tf.int16, tf.int32, tf.int64, tf.uint8, tf.uint16, tf.uint32,
-    tf.uint64, tf.bool, tf.complex64, tf.complex128, tf.qint8, tf.quint8, tf.qint16, tf.quint16, tf.qint32, tf.dtypes.experimental.int4, tf.dtypes.experimental.uint4,
-    tf.dtypes.experimental.float8_e5m2, tf.dtypes.experimental.float8_e4m3fn,
-]  # fmt: skip
+    *(tf.float16, tf.bfloat16, tf.float32, tf.float64, tf.complex64, tf.complex128, tf.bool),
+    *(tf.int8, tf.int16, tf.int32, tf.int64, tf.uint8, tf.uint16, tf.uint32, tf.uint64),
+    *(tf.qint8, tf.quint8, tf.qint16, tf.quint16, tf.qint32),
+    *(getattr(tf.dtypes.experimental, name) for name in EXPERIMENTAL),
+]
 
 
 def recode(proto: tensor_pb2.TensorProto, content: bool = False) -> tensor_pb2.TensorProto:
@@ -72,26 +74,33 @@ def test_strings(values: list[bytes]) -> None:
     assert list(recode(content).string_val) == values
 
 
+FIELDS = {
+    "int_val": 3,
+    "int64_val": 9,
+    "float_val": 1,
+    "double_val": 2,
+    "bool_val": 10,
+    "uint64_val": 23,
+    "string_val": 7,
+}
+
+
 @given(
-    st.sampled_from(["int_val", "int64_val", "float_val", "double_val", "bool_val", "uint64_val", "string_val"]),
+    st.sampled_from(sorted(FIELDS)),
     st.lists(st.integers(0, 100), max_size=6),
     st.lists(st.integers(0, 4), max_size=3),
 )
 def test_short_form_repeats_the_last_value_as_tensorflow_does(field: str, numbers: list[int], shape: list[int]) -> None:
-    dtype = {
-        "int_val": 3,
-        "int64_val": 9,
-        "float_val": 1,
-        "double_val": 2,
-        "bool_val": 10,
-        "uint64_val": 23,
-        "string_val": 7,
-    }[field]
+    dtype = FIELDS[field]
     proto = tensor_pb2.TensorProto(dtype=dtype)
     proto.tensor_shape.SetInParent()
     for size in shape:
         proto.tensor_shape.dim.add(size=size)
-    values = [str(n).encode() for n in numbers] if field == "string_val" else [bool(n % 2) for n in numbers] if field == "bool_val" else numbers  # fmt: skip
+    values: list[Any] = list(numbers)
+    if field == "string_val":
+        values = [str(n).encode() for n in numbers]
+    elif field == "bool_val":
+        values = [bool(n % 2) for n in numbers]
     getattr(proto, field).extend(values)
     parsed = tf.io.parse_tensor(proto.SerializeToString(), tf.as_dtype(dtype)).numpy()
     ours = tf.make_ndarray(recode(proto))
@@ -150,7 +159,7 @@ def test_hostile_tensors_are_refused_by_field(proto: bytes, text: str) -> None:
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.sampled_from(NUMBERS + [tf.string]), st.integers(0, 2**32), st.booleans())
+@given(st.sampled_from([*NUMBERS, tf.string]), st.integers(0, 2**32), st.booleans())
 def test_damaged_tensors_are_read_or_refused_but_never_worse(dtype: tf.DType, seed: int, content: bool) -> None:
     rng = random.Random(seed)
     array = np.array([b"abc", b"", b"defg"], dtype=object) if dtype == tf.string else values_of(dtype, [3])

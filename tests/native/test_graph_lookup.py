@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
+from google.protobuf import text_format
 from tensorflow_serving.apis import predict_pb2
 
 import cpp_ext
 from cpp_ext import _graph
 from support import small_models
 from support.fake_abi import FakeFanout, HandlerClient
-from support.small_models import lookup, placeholder
+from support.small_models import i32, i64, lookup, placeholder
 from tessera.errors import (
     Code,
     DataLossError,
@@ -61,7 +62,7 @@ def graph(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return _graph.Graph.load(str(path))
 
 
-A, B = np.int64([[1, 9], [1, 0]]), np.int32([19, 3])
+A, B = i64([[1, 9], [1, 0]]), i32([19, 3])
 
 
 def check(result: dict[str, Any]) -> None:
@@ -83,7 +84,7 @@ def test_rows_of_all_tables_come_with_one_lookup_a_level(graph: Any, fanout: Fak
 
 
 def test_no_ids_need_no_lookup(graph: Any, fanout: FakeFanout) -> None:
-    result = graph.run("serving_default", {"a": np.zeros((2, 0), np.int64), "b": np.int32([])}, route=fanout.route(1))
+    result = graph.run("serving_default", {"a": np.zeros((2, 0), np.int64), "b": i32([])}, route=fanout.route(1))
     assert result["rows_a"].shape == (2, 0, 3)
     assert fanout.lookups == []
 
@@ -91,9 +92,9 @@ def test_no_ids_need_no_lookup(graph: Any, fanout: FakeFanout) -> None:
 @pytest.mark.parametrize(
     ("a", "text"),
     [
-        (np.int64([[0, 10]]), r"indices\[0,1\] = 10 is not in \[0, 10\)"),
-        (np.int64([-1]), r"indices\[0\] = -1 is not in \[0, 10\)"),
-        (np.int64(1 << 40), r"indices = 1099511627776 is not in \[0, 10\)"),
+        (i64([[0, 10]]), r"indices\[0,1\] = 10 is not in \[0, 10\)"),
+        (i64([-1]), r"indices\[0\] = -1 is not in \[0, 10\)"),
+        (i64(1 << 40), r"indices = 1099511627776 is not in \[0, 10\)"),
     ],
 )
 def test_ids_out_of_range_get_tensorflows_text(graph: Any, fanout: FakeFanout, a: Any, text: str) -> None:
@@ -236,9 +237,7 @@ def test_lookups_in_a_loop_neither_block_nor_fill_the_stack(
     graph = _graph.Graph.load(str(loop_model(tmp_path / "m", functional)))
     assert graph.signatures == {"serving_default": "async"}
     steps = 3000 if mode == "now" else 200
-    result = graph.run(
-        "serving_default", {"n": np.int32(steps), "start": np.zeros(3, np.float32)}, route=fanout.route(1)
-    )
+    result = graph.run("serving_default", {"n": i32(steps), "start": np.zeros(3, np.float32)}, route=fanout.route(1))
     np.testing.assert_allclose(result["sum"], T0.sum(0) * (steps // 10))
     fanout.join()
 
@@ -252,19 +251,20 @@ def test_lookup_outside_of_tessera_says_so_and_has_a_shape(graph: Any) -> None:
     tf.load_op_library(op_library())
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         definition = tf.compat.v1.GraphDef()
-        small_models.text_format.Parse(lookup("l", [("a", "DT_INT64")], [(0, "t", 10, 3)]), definition)
+        text_format.Parse(lookup("l", [("a", "DT_INT64")], [(0, "t", 10, 3)]), definition)
         ids = tf.compat.v1.placeholder(tf.int64, [None, 2])
         (rows,) = tf.import_graph_def(definition, {"a": ids}, ["l:0"], name="")
         assert rows.shape.as_list() == [None, 2, 3]
         with pytest.raises(tf.errors.FailedPreconditionError, match="runs only in Tessera's own executor"):
-            session.run(rows, {ids: np.int64([[1, 1]])})
+            session.run(rows, {ids: i64([[1, 1]])})
 
 
 def blob_model(path: Path, digest: str, shape: tuple[int, int]) -> Path:
     text = (
         f'node {{ name: "w" op: "TesseraBlob" attr {{ key: "dtype" value {{ type: DT_FLOAT }} }} '
         f'attr {{ key: "shape" value {{ shape {{ dim {{ size: {shape[0]} }} dim {{ size: {shape[1]} }} }} }} }} '
-        f'attr {{ key: "digest" value {{ s: "{digest}" }} }} attr {{ key: "weight" value {{ s: "dense/kernel" }} }} }}\n'
+        f'attr {{ key: "digest" value {{ s: "{digest}" }} }} '
+        'attr { key: "weight" value { s: "dense/kernel" } } }\n'
         + placeholder("x", "DT_FLOAT")
         + 'node { name: "y" op: "MatMul" input: "x" input: "w" attr { key: "T" value { type: DT_FLOAT } } }\n'
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2
@@ -13,6 +12,7 @@ from tensorflow_serving.apis import predict_pb2
 from cpp_ext import _graph
 from support import small_models
 from support.fake_abi import HandlerClient
+from support.small_models import f32, i32
 from tessera.errors import Code, InvalidArgumentError, NotFoundError
 
 pytestmark = pytest.mark.native
@@ -50,7 +50,7 @@ def predict(client: HandlerClient, message: predict_pb2.PredictRequest) -> predi
 
 
 def test_latest_version_answers_with_typed_fields(client: HandlerClient) -> None:
-    response = predict(client, request(x=np.float32([1, 2, 3])))
+    response = predict(client, request(x=f32([1, 2, 3])))
     assert list(response.outputs["y"].float_val) == [2.5, 3.0, 3.5]
     assert [d.size for d in response.outputs["y"].tensor_shape.dim] == [3]
     spec = response.model_spec
@@ -58,10 +58,10 @@ def test_latest_version_answers_with_typed_fields(client: HandlerClient) -> None
 
 
 def test_version_and_label_are_honoured(client: HandlerClient) -> None:
-    message = request(x=np.float32([0]))
+    message = request(x=f32([0]))
     message.model_spec.version.value = 1
     assert predict(client, message).outputs["y"].float_val[0] == 1.0
-    message = request(x=np.float32([0]))
+    message = request(x=f32([0]))
     message.model_spec.version_label = "canary"
     assert predict(client, message).outputs["y"].float_val[0] == 2.0
 
@@ -69,22 +69,22 @@ def test_version_and_label_are_honoured(client: HandlerClient) -> None:
 def test_tensor_content_when_asked_for(graphs: dict[int, Any]) -> None:
     predictor = _graph.Predictor(tensor_content=True)
     predictor.publish({"half": [_graph.Version(version=1, graph=graphs[1])]})
-    response = predict(HandlerClient(predictor.handler()), request(x=np.float32([1, 2])))
-    assert response.outputs["y"].tensor_content == np.float32([1.5, 2.0]).tobytes()
+    response = predict(HandlerClient(predictor.handler()), request(x=f32([1, 2])))
+    assert response.outputs["y"].tensor_content == f32([1.5, 2.0]).tobytes()
 
 
 def mistakes() -> list[Any]:
     no_spec = predict_pb2.PredictRequest()
-    no_spec.inputs["x"].CopyFrom(tf.make_tensor_proto(np.float32([1])))
-    version = request(x=np.float32([1]))
+    no_spec.inputs["x"].CopyFrom(tf.make_tensor_proto(f32([1])))
+    version = request(x=f32([1]))
     version.model_spec.version.value = 7
-    label = request(x=np.float32([1]))
+    label = request(x=f32([1]))
     label.model_spec.version_label = "L"
-    signature = request(x=np.float32([1]))
+    signature = request(x=f32([1]))
     signature.model_spec.signature_name = "S"
-    unknown_output = request(x=np.float32([1]))
+    unknown_output = request(x=f32([1]))
     unknown_output.output_filter.append("Z")
-    twice = request(x=np.float32([1]))
+    twice = request(x=f32([1]))
     twice.output_filter.extend(["y", "y"])
     broken = request()
     broken.inputs["x"].dtype = 1
@@ -101,35 +101,38 @@ def mistakes() -> list[Any]:
             request(),
             Code.INVALID_ARGUMENT,
             "input size does not match signature: 0!=1 len({}) != len({x}). Sent extra: {}. Missing but required: {x}.",
-        ),  # fmt: skip
+        ),
         (
-            request(z=np.float32([1])),
+            request(z=f32([1])),
             Code.INVALID_ARGUMENT,
-            "Signature input alias: x(feed name: serving_default_x:0) not found in request and no default value provided. Inputs expected to be in the request {x}, or default input alias set: ",
-        ),  # fmt: skip
-        (request(x=np.int32([1])), Code.INVALID_ARGUMENT, "Type mismatch: actual int32 vs. expect float for input x"),
+            "Signature input alias: x(feed name: serving_default_x:0) not found in request and no default value "
+            "provided. Inputs expected to be in the request {x}, or default input alias set: ",
+        ),
+        (request(x=i32([1])), Code.INVALID_ARGUMENT, "Type mismatch: actual int32 vs. expect float for input x"),
         (
             broken,
             Code.INVALID_ARGUMENT,
             "tensor parsing error: x: tensor_content: has 3 bytes, expected 16 for 4 elements of float",
-        ),  # fmt: skip
+        ),
         (
             unknown_output,
             Code.INVALID_ARGUMENT,
             "output tensor alias not found in signature: Z Outputs expected to be in the set {y}.",
-        ),  # fmt: skip
+        ),
         (twice, Code.INVALID_ARGUMENT, "duplicate output tensor alias: y"),
     ]
 
 
 @pytest.mark.parametrize(("message", "code", "text"), mistakes())
-def test_mistakes_get_the_codes_and_texts_of_tensorflow_serving(client: HandlerClient, message: Any, code: Code, text: str) -> None:  # fmt: skip
+def test_mistakes_get_the_codes_and_texts_of_tensorflow_serving(
+    client: HandlerClient, message: Any, code: Code, text: str
+) -> None:
     call = client.call(message.SerializeToString())
     assert (call.code, call.message) == (code, text)
 
 
 def test_truncated_message_is_refused(client: HandlerClient) -> None:
-    bytes_ = request(x=np.float32([1, 2, 3])).SerializeToString()
+    bytes_ = request(x=f32([1, 2, 3])).SerializeToString()
     for size in range(1, len(bytes_)):
         call = client.call(bytes_[:size])
         assert call.code in (Code.INVALID_ARGUMENT, Code.NOT_FOUND), (size, call.code, call.message)
@@ -137,13 +140,13 @@ def test_truncated_message_is_refused(client: HandlerClient) -> None:
 
 def test_unknown_fields_are_skipped(client: HandlerClient) -> None:
     unknown = bytes([0x7A, 3, 1, 2, 3, 0x78, 5])  # fields 15: bytes, then a varint
-    call = client.call(request(x=np.float32([2])).SerializeToString() + unknown)
+    call = client.call(request(x=f32([2])).SerializeToString() + unknown)
     assert call.code == 0
     assert predict_pb2.PredictResponse.FromString(call.response).outputs["y"].float_val[0] == 3.0
 
 
 def test_deadline_that_has_passed_is_refused_before_the_work(client: HandlerClient) -> None:
-    call = client.call(request(x=np.float32([2])).SerializeToString(), timeout_s=-1)
+    call = client.call(request(x=f32([2])).SerializeToString(), timeout_s=-1)
     assert call.code == Code.DEADLINE_EXCEEDED
 
 
@@ -152,8 +155,8 @@ def test_stats_count_requests_errors_and_versions(graphs: dict[int, Any]) -> Non
     version = _graph.Version(version=3, graph=graphs[1])
     predictor.publish({"m": [version]})
     client = HandlerClient(predictor.handler())
-    client.call(request("m", x=np.float32([1])).SerializeToString())
-    client.call(request("nobody", x=np.float32([1])).SerializeToString())
+    client.call(request("m", x=f32([1])).SerializeToString())
+    client.call(request("nobody", x=f32([1])).SerializeToString())
     predictor.publish({"m": [version]})
     assert predictor.stats() == {
         "requests": 2,

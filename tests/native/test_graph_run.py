@@ -9,14 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
 
 from cpp_ext import _graph
 from support import small_models
+from support.small_models import f32, i32
 from tessera.errors import InvalidArgumentError
 
 pytestmark = pytest.mark.native
 v1 = tf.compat.v1
-X = np.float32([[1, 2], [3, -4]])
+X = f32([[1, 2], [3, -4]])
 
 
 def save_function(
@@ -72,7 +74,7 @@ def test_while_and_if(tmp_path: Path, lower: bool) -> None:
 
 def keep_functional(path: Path) -> None:
     """Leave While and If as calls of functions."""
-    model = small_models.saved_model_pb2.SavedModel.FromString((path / "saved_model.pb").read_bytes())
+    model = saved_model_pb2.SavedModel.FromString((path / "saved_model.pb").read_bytes())
     graph = model.meta_graphs[0].graph_def
     count = 0
     for nodes in [graph.node, *(f.node_def for f in graph.library.function)]:
@@ -105,7 +107,7 @@ def test_control_flow_of_tf1(tmp_path: Path) -> None:
 def test_reference_variables_of_tf1(tmp_path: Path) -> None:
     with tf.Graph().as_default():
         x = v1.placeholder(tf.float32, [None, None])
-        w = v1.get_variable("w", initializer=np.float32([[1, 2], [3, 4]]), use_resource=False)
+        w = v1.get_variable("w", initializer=f32([[1, 2], [3, 4]]), use_resource=False)
         path = small_models.save_v1(tmp_path / "m", {"serving_default": ({"x": x}, {"y": x @ w})})
     check(path, "inline", x=X)
 
@@ -180,7 +182,7 @@ def test_shape_of_a_feed_is_not_checked_against_the_placeholder(tmp_path: Path) 
     with tf.Graph().as_default():
         x = v1.placeholder(tf.float32, [None, 1])
         path = small_models.save_v1(tmp_path / "m", {"serving_default": ({"x": x}, {"y": x * 2})})
-    result = _graph.Graph.load(str(path)).run("serving_default", {"x": np.float32([1, 2, 3])})
+    result = _graph.Graph.load(str(path)).run("serving_default", {"x": f32([1, 2, 3])})
     assert result["y"].tolist() == [2, 4, 6]
 
 
@@ -191,14 +193,14 @@ def test_graph_that_needs_a_session_runs_in_one(tmp_path: Path) -> None:
         path = small_models.save_v1(tmp_path / "m", {"serving_default": ({"x": x}, {"y": handle})})
     graph = _graph.Graph.load(str(path))
     assert graph.signatures["serving_default"] == "callable"
-    assert graph.run("serving_default", {"x": np.float32([1])})["y"].item().startswith(b"GetSessionHandle;")
+    assert graph.run("serving_default", {"x": f32([1])})["y"].item().startswith(b"GetSessionHandle;")
 
 
 def test_sessions_and_executor_agree(tmp_path: Path) -> None:
     path = small_models.half_plus(tmp_path / "m", 2.0)
     session = _graph.Graph.load(str(path), sessions_only=True)
     assert session.signatures["serving_default"] == "callable"
-    assert session.run("serving_default", {"x": np.float32([4])})["y"].tolist() == [4.0]
+    assert session.run("serving_default", {"x": f32([4])})["y"].tolist() == [4.0]
 
 
 def test_error_of_a_kernel_keeps_code_and_message(tmp_path: Path) -> None:
@@ -207,9 +209,9 @@ def test_error_of_a_kernel_keeps_code_and_message(tmp_path: Path) -> None:
 
     graph = _graph.Graph.load(str(save_function(tmp_path / "m", serve, spec(tf.int32, None))))
     with pytest.raises(InvalidArgumentError, match=r"indices\[0,1\] = 12 is not in \[0, 10\)") as caught:
-        graph.run("serving_default", {"x": np.int32([[3, 12]])})
+        graph.run("serving_default", {"x": i32([[3, 12]])})
     assert "stack trace" not in caught.value.message
-    assert graph.run("serving_default", {"x": np.int32([3])})["output_0"].tolist() == [3]
+    assert graph.run("serving_default", {"x": i32([3])})["output_0"].tolist() == [3]
 
 
 def test_several_signatures_share_variables_and_state(tmp_path: Path) -> None:
@@ -220,8 +222,8 @@ def test_several_signatures_share_variables_and_state(tmp_path: Path) -> None:
     module.add, module.get = add, get
     tf.saved_model.save(module, str(tmp_path / "m"), signatures={"add": add, "get": get})
     graph = _graph.Graph.load(str(tmp_path / "m"))
-    graph.run("add", {"x": np.int32(5)})
-    graph.run("add", {"x": np.int32(2)})
+    graph.run("add", {"x": i32(5)})
+    graph.run("add", {"x": i32(2)})
     assert graph.run("get", {})["output_0"] == 7
 
 

@@ -1,4 +1,4 @@
-"""A request sees one version, whatever is published while it runs; unloading is safe; no Python TensorFlow is needed."""
+"""A request sees one version, whatever is published while it runs; unloading is safe; imports in any order."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import sys
 import threading
 from pathlib import Path
 
-import numpy as np
 import pytest
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2
@@ -15,6 +14,7 @@ from tensorflow_serving.apis import predict_pb2
 from cpp_ext import _graph
 from support import small_models
 from support.fake_abi import HandlerClient
+from support.small_models import f32
 
 pytestmark = pytest.mark.native
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.native
 def request() -> bytes:
     message = predict_pb2.PredictRequest()
     message.model_spec.name = "m"
-    message.inputs["x"].CopyFrom(tf.make_tensor_proto(np.float32([0] * 50)))
+    message.inputs["x"].CopyFrom(tf.make_tensor_proto(f32([0] * 50)))
     return bytes(message.SerializeToString())
 
 

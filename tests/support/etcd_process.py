@@ -1,4 +1,4 @@
-"""A real etcd on free ports of 127.0.0.1, in a temporary directory; never outlives the process that started it."""
+"""A real etcd on free ports of 127.0.0.1, in a temporary directory; never outlives the thread that started it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Both sides of `cpp_ext/base/abi.h` in Python: calls a native handler without a server, and answers lookups without servers."""
+"""Both sides of `cpp_ext/base/abi.h` in Python: calls a handler without a server, answers lookups without shards."""
 
 from __future__ import annotations
 
@@ -104,11 +104,13 @@ class HandlerClient:
     def _notify(self, key: int, on_cancel: Any, arg: int) -> None:
         self._calls[key].on_cancel = lambda: on_cancel(arg)
 
-    def _finish(self, key: int, code: int, message: int, message_size: int, response: int, response_size: int, free: Any, arg: int) -> None:  # fmt: skip
+    def _finish(
+        self, key: int, code: int, message: int, message_size: int, response: int, size: int, free: Any, arg: int
+    ) -> None:
         call = self._calls.pop(key)
         call.code = code
         call.message = ctypes.string_at(message, message_size).decode() if message_size else ""
-        call.response = ctypes.string_at(response, response_size) if response_size else b""
+        call.response = ctypes.string_at(response, size) if size else b""
         if free:
             free(arg)
         call.ended.set()
@@ -148,7 +150,8 @@ class _FanoutApi(ctypes.Structure):
 class FakeFanout:
     """Answers lookups from arrays, in the way that `mode` says.
 
-    Modes: "now" (inside `start`), "later" (on another thread), "hang" (only when cancelled), "fail" (`code`, `message`).
+    Modes: "now" (inside `start`), "later" (on another thread), "hang" (only when cancelled), "fail"
+    (with `code` and `message`).
     The process can have one fan-out, so that tests share an instance and call `reset`.
     """
 

@@ -74,6 +74,7 @@ class _Ranks(tf.Module):
             "flat": tf.gather(self.cube, flat),
             "square": tf.nn.embedding_lookup(self.table, square),
             "deep": tf.gather(self.vector, deep),
+            "negative_axis": tf.gather(self.cube, flat, axis=-3),
         }
 
 

@@ -16,6 +16,23 @@ import tensorflow as tf
 from google.protobuf import text_format
 from tensorflow.core.protobuf import saved_model_pb2
 
+Array = np.ndarray[Any, Any]
+
+
+def f32(values: Any) -> Array:
+    """Return float32 values."""
+    return np.array(values, np.float32)
+
+
+def i32(values: Any) -> Array:
+    """Return int32 values."""
+    return np.array(values, np.int32)
+
+
+def i64(values: Any) -> Array:
+    """Return int64 values."""
+    return np.array(values, np.int64)
+
 
 def save_v1(
     path: Path, signatures: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]], *, init: Any = None
@@ -36,27 +53,25 @@ def save_v1(
 def half_plus(path: Path, offset: float) -> Path:
     """y = x / 2 + offset; float32 [None]."""
 
-    class Model(tf.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.offset = tf.Variable(offset)
-
-        @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, name="x")])
-        def serve(self, x: Any) -> Any:
-            return {"y": x * 0.5 + self.offset}
-
-    model = Model()
-    tf.saved_model.save(model, str(path), signatures=model.serve)
+    module = tf.Module()
+    module.offset = tf.Variable(offset)
+    module.serve = tf.function(
+        lambda x: {"y": x * 0.5 + module.offset}, input_signature=[tf.TensorSpec([None], tf.float32, name="x")]
+    )
+    tf.saved_model.save(module, str(path), signatures=module.serve)
     return path
 
 
-def text_model(path: Path, nodes: str, inputs: Mapping[str, tuple[str, int]], outputs: Mapping[str, tuple[str, int]], extra: str = "") -> Path:  # fmt: skip
+Infos = Mapping[str, tuple[str, int]]
+
+
+def text_model(path: Path, nodes: str, inputs: Infos, outputs: Infos) -> Path:
     """Write a SavedModel from GraphDef text; `inputs` and `outputs` map aliases to (tensor, dtype number)."""
     model = saved_model_pb2.SavedModel()
     model.saved_model_schema_version = 1
     meta = model.meta_graphs.add()
     meta.meta_info_def.tags.append("serve")
-    text_format.Parse(nodes + extra, meta.graph_def)
+    text_format.Parse(nodes, meta.graph_def)
     meta.graph_def.versions.producer = tf.version.GRAPH_DEF_VERSION
     signature = meta.signature_def["serving_default"]
     for target, items in ((signature.inputs, inputs), (signature.outputs, outputs)):
@@ -76,14 +91,15 @@ def placeholder(name: str, dtype: str) -> str:
 def lookup(
     name: str, ids: Sequence[tuple[str, str]], tables: Sequence[tuple[int, str, int, int]], control: str = ""
 ) -> str:
-    """Return the text of a TesseraLookup; `ids` are (tensor, dtype), `tables` (position, name, rows, dim) of float32."""
+    """Return the text of a TesseraLookup; `ids`: (tensor, dtype), `tables`: (position, name, rows, dim) of float32."""
     inputs = "".join(f'input: "{tensor}" ' for tensor, _ in ids)
     types = " ".join(f"type: {dtype}" for _, dtype in ids)
     dtypes = " ".join("type: DT_FLOAT" for _ in tables)
     shapes = " ".join(f"shape {{ dim {{ size: {dim} }} }}" for *_, dim in tables)
     return (
         f'node {{ name: "{name}" op: "TesseraLookup" {inputs} {control}'
-        f'attr {{ key: "Tids" value {{ list {{ {types} }} }} }} attr {{ key: "dtypes" value {{ list {{ {dtypes} }} }} }} '
+        f'attr {{ key: "Tids" value {{ list {{ {types} }} }} }} '
+        f'attr {{ key: "dtypes" value {{ list {{ {dtypes} }} }} }} '
         f'attr {{ key: "tables" value {{ list {{ {" ".join(f"i: {t[0]}" for t in tables)} }} }} }} '
         f'attr {{ key: "table_names" value {{ list {{ {" ".join(f"""s: "{t[1]}" """ for t in tables)} }} }} }} '
         f'attr {{ key: "table_rows" value {{ list {{ {" ".join(f"i: {t[2]}" for t in tables)} }} }} }} '
@@ -91,9 +107,7 @@ def lookup(
     )
 
 
-def answers(
-    path: Path, inputs: Mapping[str, np.ndarray[Any, Any]], signature: str = "serving_default"
-) -> dict[str, Any]:
+def answers(path: Path, inputs: Mapping[str, Array], signature: str = "serving_default") -> dict[str, Any]:
     """Run a signature with plain TensorFlow: what Tessera is compared with."""
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         meta = tf.compat.v1.saved_model.loader.load(session, ["serve"], str(path))

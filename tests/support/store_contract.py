@@ -26,7 +26,7 @@ from placement.store import (
     Store,
     WatchLostError,
 )
-from tessera.errors import AbortedError, InvalidArgumentError, NotFoundError
+from tessera.errors import AbortedError, InvalidArgumentError, NotFoundError, UnavailableError
 
 WAIT_S = 10.0
 
@@ -354,5 +354,7 @@ class StoreContract:
             await store.put(root + "a", b"1")
             await store.close()
             await store.close()
+            with pytest.raises(UnavailableError, match="closed"):
+                await store.get(root + "a")
 
         harness.run(body)

@@ -66,7 +66,7 @@ def test_the_package_answers_as_the_saved_model(name: str, tmp_path: Path) -> No
 
 def test_gathers_of_one_level_and_the_same_signatures_share_a_lookup(tmp_path: Path) -> None:
     assert lookups(package_graph(*write("two_signatures", tmp_path))) == [["other"], ["table"], ["table", "other"]]
-    assert lookups(package_graph(*write("module_ranks", tmp_path))) == [["table", "table", "cube", "vector"]]
+    assert lookups(package_graph(*write("module_ranks", tmp_path))) == [["table", "table", "cube", "cube", "vector"]]
 
 
 def test_gathers_in_loops_and_branches_stay_in_their_place(tmp_path: Path) -> None:

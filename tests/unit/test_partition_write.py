@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -17,7 +18,13 @@ from partition import bundle, plan_package, write_package
 from partition.staging import staging
 from support.models import saved_model
 from support.packages import read_table
-from tessera.errors import AbortedError, AlreadyExistsError, DataLossError
+from tessera.errors import (
+    AbortedError,
+    AlreadyExistsError,
+    DataLossError,
+    FailedPreconditionError,
+    ResourceExhaustedError,
+)
 from tessera.manifest import Manifest
 from tessera.repository import Repository
 
@@ -122,6 +129,26 @@ def test_damaged_weights_make_no_package(tmp_path: Path) -> None:
     with pytest.raises(DataLossError, match="has CRC-32C"):
         write(source, tmp_path / "repository")
     assert Repository(tmp_path / "repository").models() == []
+
+
+def test_a_full_disk_is_said_and_leaves_nothing_visible(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = os.write
+
+    def full(descriptor: int, data: bytes) -> int:
+        if len(data) > 10_000:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return original(descriptor, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", full)
+        with pytest.raises(ResourceExhaustedError, match=f"repository {tmp_path}: cannot be written: .*No space left"):
+            write(saved_model("unsplittable"), tmp_path)
+    assert Repository(tmp_path).models() == []
+    write(saved_model("unsplittable"), tmp_path)
+    file = tmp_path / "file"
+    file.touch()
+    with pytest.raises(FailedPreconditionError, match="cannot be written"):
+        write(saved_model("unsplittable"), file)
 
 
 def test_two_writers_of_one_package_do_not_meet(tmp_path: Path) -> None:

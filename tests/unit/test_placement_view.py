@@ -11,7 +11,7 @@ from placement.disk_cache import DiskCache
 from placement.keys import Keys
 from placement.memory_store import MemoryStore
 from placement.records import CurrentRecord, MemberRecord, MemberState, PackageRef, Placement
-from placement.store import Batch, Listing, Put
+from placement.store import Batch, Listing, Put, WatchLostError
 from placement.view import ClusterSnapshot, ClusterView
 from tessera.errors import DataLossError, DeadlineExceededError, UnavailableError
 
@@ -128,6 +128,28 @@ def test_a_view_recovers_from_compaction() -> None:
             await flip(store, epoch)
         await view.wait_for(lambda s: epoch_of(s) == 8, 5)
         assert view.status.relists["compacted"] == 1
+        await view.stop()
+
+    asyncio.run(body())
+
+
+class WatchlessStore(BrokenStore):
+    """Lists, but loses every watch at once."""
+
+    async def watch(self, prefix: str, after_revision: int) -> AsyncGenerator[Batch, None]:
+        raise WatchLostError("cancelled", "always")
+        yield
+
+
+def test_a_watch_that_is_lost_again_and_again_makes_no_busy_loop() -> None:
+    async def body() -> None:
+        store = WatchlessStore()
+        await flip(store, 1)
+        view = view_of(store)
+        view.start()
+        await asyncio.sleep(1.0)
+        assert epoch_of(view.snapshot) == 1
+        assert store.listings < 12
         await view.stop()
 
     asyncio.run(body())

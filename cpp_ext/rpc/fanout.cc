@@ -1,0 +1,135 @@
+#include "cpp_ext/rpc/fanout.h"
+
+#include <utility>
+
+#include "cpp_ext/rpc/lookup.h"
+
+namespace tessera {
+namespace {
+
+Status CheckOptions(const FanoutOptions& options) {
+  if (options.retry_delay_ns <= 0) {
+    return Status(Code::kInvalidArgument,
+                  "fan-out: retry_delay is " + std::to_string(options.retry_delay_ns) + " ns, expected more than 0");
+  }
+  if (options.retry_budget_tokens == 0) {
+    return Status(Code::kInvalidArgument, "fan-out: retry_budget_tokens is 0, expected more than 0");
+  }
+  if (options.max_message_bytes == 0 || options.max_message_bytes > INT32_MAX) {
+    return Status(Code::kInvalidArgument, "fan-out: max_message_bytes is " + std::to_string(options.max_message_bytes) +
+                                              ", expected 1 to 2147483647");
+  }
+  if (options.tls_certificate.empty() != options.tls_private_key.empty()) {
+    return Status(Code::kInvalidArgument, "fan-out: tls_certificate and tls_private_key must be given together");
+  }
+  if (!options.tls_certificate.empty() && options.tls_root_ca.empty()) {
+    return Status(Code::kInvalidArgument, "fan-out: tls_certificate needs tls_root_ca, which is empty");
+  }
+  return Status();
+}
+
+}  // namespace
+
+Status Fanout::Create(FanoutParts parts, FanoutOptions options, std::shared_ptr<Fanout>* fanout) {
+  if (Status status = CheckOptions(options); !status.ok()) return status;
+  fanout->reset(new Fanout(std::move(parts), std::move(options)));
+  return Status();
+}
+
+Fanout::Fanout(FanoutParts parts, FanoutOptions options)
+    : options_(std::move(options)),
+      now_ns_(std::move(parts.now_ns)),
+      timer_(std::move(parts.timer)),
+      budget_(options_.retry_budget_tokens),
+      connect_(std::move(parts.connect)),
+      threads_(std::move(parts.threads)) {}
+
+Fanout::~Fanout() { Stop(); }
+
+void Fanout::Stop() {
+  in_flight_.CloseAndWait();
+  std::function<std::shared_ptr<Transport>(const TargetSpec&)> connect;
+  std::shared_ptr<void> threads;  // die outside of the lock
+  std::lock_guard<std::mutex> lock(mu_);
+  std::swap(connect, connect_);
+  std::swap(threads, threads_);
+}
+
+Status Fanout::MakeRoute(RouteSpec spec, Ref<TesseraRoute>* route) {
+  BucketSlots bucket_slots;
+  if (Status status = CheckRouteSpec(spec, &bucket_slots); !status.ok()) return status;
+  std::vector<std::shared_ptr<Peer>> peers;
+  {
+    std::lock_guard<std::mutex> lock(mu_);
+    if (connect_ == nullptr) return Status(Code::kFailedPrecondition, "route: the fan-out is stopped");
+    for (const TargetSpec& target : spec.targets) peers.push_back(FindPeer(target));
+  }
+  *route = Ref<TesseraRoute>::Adopt(
+      new TesseraRoute(spec, std::move(bucket_slots), std::move(peers), shared_from_this()));
+  return Status();
+}
+
+std::shared_ptr<Peer> Fanout::FindPeer(const TargetSpec& target) {
+  for (auto peer = peers_.begin(); peer != peers_.end();) {
+    peer = peer->second.expired() ? peers_.erase(peer) : std::next(peer);
+  }
+  const std::string key = target.server_id + '\0' + target.address + '\0' +
+                          std::to_string(reinterpret_cast<uintptr_t>(target.store.get()));
+  std::weak_ptr<Peer>& known = peers_[key];
+  if (std::shared_ptr<Peer> peer = known.lock(); peer != nullptr) return peer;
+  auto peer = std::make_shared<Peer>();
+  peer->server_id = target.server_id;
+  peer->address = target.store == nullptr ? target.address : "";
+  if (target.store != nullptr || !target.address.empty()) peer->transport = connect_(target);
+  known = peer;
+  return peer;
+}
+
+void Fanout::NoteEpoch(const std::string& model, uint64_t epoch) {
+  std::lock_guard<std::mutex> lock(mu_);
+  uint64_t& newest = newest_epochs_[model];
+  if (epoch > newest) newest = epoch;
+}
+
+FanoutStats Fanout::Stats() const {
+  FanoutStats stats;
+  stats.lookups = lookups_.load(std::memory_order_relaxed);
+  stats.subrequests = subrequests_.load(std::memory_order_relaxed);
+  stats.retries = retries_.load(std::memory_order_relaxed);
+  stats.hedges = hedges_.load(std::memory_order_relaxed);
+  stats.failures = failures_.load(std::memory_order_relaxed);
+  std::vector<std::shared_ptr<Peer>> peers;  // die outside of the lock
+  std::lock_guard<std::mutex> lock(mu_);
+  for (const auto& [key, known] : peers_) {
+    std::shared_ptr<Peer> peer = known.lock();
+    if (peer == nullptr) continue;
+    // A server that came back at another address may be known twice.
+    FanoutServerStats& server = stats.servers[peer->server_id];
+    server.subrequests += peer->subrequests.load(std::memory_order_relaxed);
+    server.failures += peer->failures.load(std::memory_order_relaxed);
+    server.in_flight += peer->in_flight.load(std::memory_order_relaxed);
+    server.suspect = server.suspect || peer->suspect.suspected();
+    peers.push_back(std::move(peer));
+  }
+  stats.newest_epochs = newest_epochs_;
+  return stats;
+}
+
+const TesseraFanoutApi* FanoutApi() {
+  static const TesseraFanoutApi api = {
+      TESSERA_ABI_VERSION,
+      [](TesseraRoute* route) { route->AddRef(); },
+      [](TesseraRoute* route) { route->Release(); },
+      [](const TesseraRoute* route) { return static_cast<uint32_t>(route->table_count()); },
+      [](const TesseraRoute* route, uint32_t table, int64_t* rows, int64_t* row_bytes) {
+        *rows = route->table(table).rows;
+        *row_bytes = route->table(table).row_bytes;
+      },
+      &TesseraLookup::Start,
+      [](TesseraLookup* lookup) { lookup->Cancel(); },
+      [](TesseraLookup* lookup) { lookup->Release(); },
+  };
+  return &api;
+}
+
+}  // namespace tessera
