@@ -6,11 +6,13 @@ import json
 import shutil
 import socket
 import sys
+import urllib.request
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from admin.processes import Child, ChildGroup, wait_until
+from admin.processes import Child, ChildGroup, fast_allocator, wait_until
 from tessera.errors import FailedPreconditionError
 
 START_TIMEOUT_S = 60.0
@@ -65,7 +67,7 @@ class LocalCluster:
         client_port, peer_port = _free_ports(2)
         self.etcd_endpoint = f"127.0.0.1:{client_port}"
         client_url, peer_url = f"http://{self.etcd_endpoint}", f"http://127.0.0.1:{peer_port}"
-        self.children.start(
+        child = self.children.start(
             "etcd",
             [
                 etcd,
@@ -78,50 +80,46 @@ class LocalCluster:
             ],
             cpus=self.etcd_cpus,
         )
-        wait_until("etcd answers", lambda: _accepts(client_port), self.children, START_TIMEOUT_S)
+        wait_until("etcd answers", lambda: _is_healthy(self.etcd_endpoint), (child,), START_TIMEOUT_S)
 
     def start_servers(self) -> None:
         """Start the shard servers and wait until each has registered."""
-        ready_files = [self._start_server(f"server-{i}") for i in range(self.shards)]
+        children = [self.start_server(f"server-{i}") for i in range(self.shards)]
         wait_until(
-            "shard servers are ready", lambda: all(f.exists() for f in ready_files), self.children, START_TIMEOUT_S
+            "shard servers are ready",
+            lambda: all(self._ready_file(child.name).exists() for child in children),
+            children,
+            START_TIMEOUT_S,
         )
 
-    def _start_server(self, server_id: str) -> Path:
-        ready_file = self.directory / f"{server_id}.ready"
-        command = [sys.executable, "-m", "shard_server", f"--server-id={server_id}", "--listen=127.0.0.1:0"]
+    def start_server(self, server_id: str) -> Child:
+        """Start one shard server; does not wait for it."""
+        command = ["shard_server", f"--server-id={server_id}", "--listen=127.0.0.1:0", *self.server_arguments]
         if self.server_memory_bytes:
             command.append(f"--memory-limit-bytes={self.server_memory_bytes}")
-        self.children.start(
-            server_id, self._with_common(command, ready_file) + list(self.server_arguments), cpus=self.server_cpus
-        )
-        return ready_file
+        return self._start(server_id, command, self.server_cpus)
 
     def start_router(self) -> None:
         """Start the router and wait until it listens."""
-        ready_file = self.directory / "router.ready"
-        command = [
-            sys.executable,
-            "-m",
-            "router",
-            f"--listen={self.router_listen}",
-            f"--state-dir={self.directory}",
-        ]
-        self.children.start(
-            "router", self._with_common(command, ready_file) + list(self.router_arguments), cpus=self.router_cpus
-        )
-        wait_until("the router listens", ready_file.exists, self.children, START_TIMEOUT_S)
+        command = ["router", f"--listen={self.router_listen}", f"--state-dir={self.directory}", *self.router_arguments]
+        child = self._start("router", command, self.router_cpus)
+        ready_file = self._ready_file("router")
+        wait_until("the router listens", ready_file.exists, (child,), START_TIMEOUT_S)
         self.router_address = json.loads(ready_file.read_text("utf-8"))["address"]
 
-    def _with_common(self, command: list[str], ready_file: Path) -> list[str]:
+    def _start(self, name: str, command: Sequence[str], cpus: frozenset[int]) -> Child:
+        ready_file = self._ready_file(name)
         ready_file.unlink(missing_ok=True)
-        return [
-            *command,
+        common = [
             f"--cluster={self.cluster}",
             f"--etcd={self.etcd_endpoint}",
             f"--repository={self.repository}",
             f"--ready-file={ready_file}",
         ]
+        return self.children.start(name, [sys.executable, "-m", *command, *common], environ=fast_allocator(), cpus=cpus)
+
+    def _ready_file(self, name: str) -> Path:
+        return self.directory / f"{name}.ready"
 
     def describe(self) -> dict[str, Any]:
         """Return the addresses and process ids, for the ready file and `tessera status`."""
@@ -156,7 +154,10 @@ def _free_ports(count: int) -> list[int]:
             one.close()
 
 
-def _accepts(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.settimeout(0.5)
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+def _is_healthy(endpoint: str) -> bool:
+    """Whether etcd at `endpoint` says that it has a leader and can write."""
+    try:
+        with urllib.request.urlopen(f"http://{endpoint}/health", timeout=1) as response:
+            return json.load(response).get("health") == "true"
+    except (OSError, ValueError):
+        return False

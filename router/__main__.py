@@ -10,7 +10,7 @@ from placement.connect import connect
 from router.server import Router
 from router.settings import RouterSettings
 from tessera.errors import SettingsError
-from tessera.process import exit_on_settings_error, run_until_signal, write_ready_file
+from tessera.process import exit_on_settings_error, run_until_signal, started_before, write_ready_file
 from tessera.settings import load
 from tessera.telemetry import set_up_logging
 
@@ -27,9 +27,9 @@ def main() -> int:
         store = connect(settings) if settings.etcd else None
         try:
             router = Router(settings, store)
-            await router.start()
-            write_ready_file(settings.ready_file, {"address": router.address, "pid": os.getpid()})
-            await stop.wait()
+            if await started_before(stop, router.start()):
+                write_ready_file(settings.ready_file, {"address": router.address, "pid": os.getpid()})
+                await stop.wait()
             await router.drain()
         finally:
             if store is not None:

@@ -9,7 +9,7 @@ import sys
 from shard_server.memory import limit_address_space
 from shard_server.settings import ShardServerSettings
 from tessera.errors import SettingsError
-from tessera.process import exit_on_settings_error, run_until_signal, write_ready_file
+from tessera.process import exit_on_settings_error, run_until_signal, started_before, write_ready_file
 from tessera.settings import load
 from tessera.telemetry import set_up_logging
 
@@ -31,9 +31,9 @@ def main() -> int:
         store = connect(settings)
         try:
             server = ShardServer(settings, store)
-            await server.start()
-            write_ready_file(settings.ready_file, {"address": server.address, "pid": os.getpid()})
-            await stop.wait()
+            if await started_before(stop, server.start()):
+                write_ready_file(settings.ready_file, {"address": server.address, "pid": os.getpid()})
+                await stop.wait()
             await server.drain()
         finally:
             await store.close()

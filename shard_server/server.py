@@ -19,7 +19,7 @@ from shard_server.desired import DesiredPackage, PackageKey, desired_packages
 from shard_server.holdings import Holdings
 from shard_server.memory import machine_memory_bytes
 from shard_server.settings import ShardServerSettings
-from tessera.errors import TesseraError
+from tessera.errors import DeadlineExceededError, TesseraError, UnavailableError
 from tessera.process_settings import with_port
 from tessera.repository import Repository
 from tessera.settings import format_bytes
@@ -28,6 +28,9 @@ _log = logging.getLogger("shard_server.server")
 
 RETRY_DELAYS_S = (1.0, 2.0, 5.0, 15.0, 60.0)
 """Pauses between attempts to do what the placement asks after one failed; the last one repeats."""
+
+
+REGISTER_RETRY_S = 1.0
 
 
 class ShardServer:
@@ -63,10 +66,10 @@ class ShardServer:
         self.address = ""
 
     async def start(self) -> None:
-        """Bind, register, and begin to hold what the placements give this server.
+        """Bind, register, and begin to hold what the placements give this server; waits for a store that does not answer.
 
         Raises:
-            UnavailableError: the address cannot be bound, or the store does not answer.
+            UnavailableError: the address cannot be bound.
             FailedPreconditionError: another process has this server's id.
         """
         settings = self._settings
@@ -83,13 +86,22 @@ class ShardServer:
             bytes_used=0,
         )
         self._registration = Registration(self._store, self._keys.member(settings.server_id), record)
-        await self._registration.start()
+        await self._register(self._registration)
         self._view.subscribe(lambda _: self._changed.set())
         self._view.start()
         self._reconciler = asyncio.create_task(
             self._reconcile_forever(self._registration), name="shard_server.reconcile"
         )
         _log.info("server %s: listening on %s", settings.server_id, self.address)
+
+    async def _register(self, registration: Registration) -> None:
+        """Register, as soon as the store answers: without it nobody could know what this server is to hold."""
+        while True:
+            try:
+                return await registration.start()
+            except (UnavailableError, DeadlineExceededError) as error:
+                _log.warning("not registered yet: %s", error.message)
+                await asyncio.sleep(REGISTER_RETRY_S)
 
     async def _reconcile_forever(self, registration: Registration) -> None:
         failures = 0

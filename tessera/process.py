@@ -47,6 +47,22 @@ def run_until_signal(serve: Callable[[asyncio.Event], Coroutine[Any, Any, None]]
     return 0
 
 
+async def started_before(stop: asyncio.Event, start: Coroutine[Any, Any, None]) -> bool:
+    """Run `start` to its end and return True, or cancel it and return False once `stop` is set; its errors pass through."""
+    starting = asyncio.create_task(start)
+    stopping = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait((starting, stopping), return_when=asyncio.FIRST_COMPLETED)
+        if starting.done():
+            starting.result()
+            return True
+        starting.cancel()
+        await asyncio.wait((starting,))
+        return False
+    finally:
+        stopping.cancel()
+
+
 def _on_signal(stop: asyncio.Event, number: signal.Signals) -> None:
     if stop.is_set():
         _log.warning("%s again: ending at once", signal.Signals(number).name)

@@ -1,7 +1,7 @@
 // The baseline of `tiny_vs_echo`: a bare gRPC server that sends back what it gets, one thread, one completion queue.
 //
-// It uses the same static gRPC as `_rpc` and nothing else of Tessera, so it bounds what any server on this gRPC can reach.
-// Usage: echo_server [--port P] [--method /package.Service/Method]; prints the port, serves until killed.
+// It uses the same static gRPC as `_rpc` and nothing else of Tessera, so it bounds what any server on this gRPC can
+// reach. Usage: echo_server [--port P] [--method /package.Service/Method]; prints the port, serves until killed.
 #include <grpcpp/grpcpp.h>
 #include <grpcpp/impl/rpc_service_method.h>
 #include <grpcpp/impl/service_type.h>

@@ -2,9 +2,9 @@
 
 #include <atomic>
 #include <unordered_map>
+#include <unordered_set>
 #include <utility>
 
-#include "absl/container/flat_hash_set.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "cpp_ext/graph/status.h"
@@ -32,15 +32,13 @@ int64_t NextPlainStepId() {
 
 // Ops that use parts of the step that only a session provides.
 bool NeedsSession(const std::string& op) {
-  static const auto* const ops = new absl::flat_hash_set<std::string>(
-      {"GetSessionHandle", "GetSessionHandleV2", "GetSessionTensor",
-       "DeleteSessionTensor"});
-  return ops->contains(op) || absl::StartsWith(op, "Collective");
+  static const auto* const ops = new std::unordered_set<std::string>(
+      {"GetSessionHandle", "GetSessionHandleV2", "GetSessionTensor", "DeleteSessionTensor"});
+  return ops->count(op) != 0 || absl::StartsWith(op, "Collective");
 }
 
 bool SendsOrReceives(const std::string& op) {
-  return op == "_Send" || op == "_Recv" || op == "_HostSend" ||
-         op == "_HostRecv" || op == "Send" || op == "Recv";
+  return op == "_Send" || op == "_Recv" || op == "_HostSend" || op == "_HostRecv" || op == "Send" || op == "Recv";
 }
 
 bool CallsFunctions(const tf::AttrValue& value) {
@@ -60,22 +58,19 @@ void NoteOp(const std::string& op, GraphFacts* facts) {
   if (NeedsSession(op)) facts->session_op = op;
 }
 
-GraphFacts Examine(const tf::Graph& graph,
-                   const tf::FunctionLibraryDefinition& functions) {
+GraphFacts Examine(const tf::Graph& graph, const tf::FunctionLibraryDefinition& functions) {
   GraphFacts facts;
   for (const tf::Node* node : graph.op_nodes()) {
     NoteOp(node->type_string(), &facts);
     facts.has_functions |= functions.Contains(node->type_string());
-    for (const auto& attr : node->attrs())
-      facts.has_functions |= CallsFunctions(attr.second);
+    for (const auto& attr : node->attrs()) facts.has_functions |= CallsFunctions(attr.second);
   }
   if (!facts.has_functions) return facts;
   // Which functions are reached is known only when they run; all of the library
   // is assumed.
   facts.needs_rendezvous = true;
   for (const std::string& name : functions.ListFunctionNames()) {
-    for (const tf::NodeDef& node : functions.Find(name)->node_def())
-      NoteOp(node.op(), &facts);
+    for (const tf::NodeDef& node : functions.Find(name)->node_def()) NoteOp(node.op(), &facts);
   }
   return facts;
 }
@@ -84,21 +79,17 @@ absl::Status CheckDevices(const tf::Graph& graph, const tf::Device& cpu) {
   for (const tf::Node* node : graph.op_nodes()) {
     if (node->assigned_device_name() != cpu.name()) {
       return absl::UnimplementedError(
-          absl::StrCat("node ", node->name(), " is placed on ",
-                       node->assigned_device_name(), ", not on ", cpu.name()));
+          absl::StrCat("node ", node->name(), " is placed on ", node->assigned_device_name(), ", not on ", cpu.name()));
     }
   }
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::unique_ptr<tf::ClientGraph>> Prune(
-    const Signature& signature, tf::GraphExecutionState* state) {
+absl::StatusOr<std::unique_ptr<tf::ClientGraph>> Prune(const Signature& signature, tf::GraphExecutionState* state) {
   tf::BuildGraphOptions options;
   options.use_function_convention = true;
-  for (const SignatureInput& input : signature.inputs())
-    options.callable_options.add_feed(input.tensor);
-  for (const std::string& fetch : signature.fetches())
-    options.callable_options.add_fetch(fetch);
+  for (const SignatureInput& input : signature.inputs()) options.callable_options.add_feed(input.tensor);
+  for (const std::string& fetch : signature.fetches()) options.callable_options.add_fetch(fetch);
   std::unique_ptr<tf::ClientGraph> client;
   TF_RETURN_IF_ERROR(state->BuildGraph(options, &client));
   return client;
@@ -108,15 +99,14 @@ absl::StatusOr<std::unique_ptr<tf::ClientGraph>> Prune(
 
 GraphExecutor::~GraphExecutor() = default;
 
-absl::StatusOr<std::unique_ptr<GraphExecutor>> GraphExecutor::Build(
-    const ExecutorEnvironment& environment, const Signature& signature,
-    tf::GraphExecutionState* state) {
+absl::StatusOr<std::unique_ptr<GraphExecutor>> GraphExecutor::Build(const ExecutorEnvironment& environment,
+                                                                    const Signature& signature,
+                                                                    tf::GraphExecutionState* state) {
   std::unique_ptr<GraphExecutor> self(new GraphExecutor);
   self->options_ = environment.options;
   self->devices_ = environment.devices;
   self->cpu_ = environment.cpu;
-  absl::StatusOr<std::unique_ptr<tf::ClientGraph>> client =
-      Prune(signature, state);
+  absl::StatusOr<std::unique_ptr<tf::ClientGraph>> client = Prune(signature, state);
   if (!client.ok()) return client.status();
   TF_RETURN_IF_ERROR(CheckDevices((*client)->graph, *environment.cpu));
   self->input_types_ = (*client)->feed_types;
@@ -131,39 +121,30 @@ absl::StatusOr<std::unique_ptr<GraphExecutor>> GraphExecutor::Build(
   passes.session_options = environment.options;
   passes.flib_def = self->function_definitions_.get();
   passes.partition_graphs = &partitions;
-  TF_RETURN_IF_ERROR(tf::OptimizationPassRegistry::Global()->RunGrouping(
-      tf::OptimizationPassRegistry::POST_PARTITIONING, passes));
+  TF_RETURN_IF_ERROR(
+      tf::OptimizationPassRegistry::Global()->RunGrouping(tf::OptimizationPassRegistry::POST_PARTITIONING, passes));
   graph = std::move(partitions.begin()->second);
 
-  const tf::OptimizerOptions& optimizer_options =
-      environment.options->config.graph_options().optimizer_options();
+  const tf::OptimizerOptions& optimizer_options = environment.options->config.graph_options().optimizer_options();
   self->functions_ = std::make_unique<tf::ProcessFunctionLibraryRuntime>(
-      environment.devices, environment.options->env,
-      &environment.options->config, graph->versions().producer(),
+      environment.devices, environment.options->env, &environment.options->config, graph->versions().producer(),
       self->function_definitions_.get(), optimizer_options,
       /*thread_pool=*/nullptr, /*parent=*/nullptr,
       /*session_metadata=*/nullptr,
       tf::Rendezvous::Factory{
-          [](const int64_t, const tf::DeviceMgr* devices,
-             tsl::core::RefCountPtr<tf::Rendezvous>* rendezvous) {
-            *rendezvous = tsl::core::RefCountPtr<tf::Rendezvous>(
-                new tf::IntraProcessRendezvous(devices));
+          [](const int64_t, const tf::DeviceMgr* devices, tsl::core::RefCountPtr<tf::Rendezvous>* rendezvous) {
+            *rendezvous = tsl::core::RefCountPtr<tf::Rendezvous>(new tf::IntraProcessRendezvous(devices));
             return absl::OkStatus();
           }});
-  tf::FunctionLibraryRuntime* library =
-      self->functions_->GetFLR(environment.cpu->name());
-  if (library == nullptr)
-    return absl::InternalError("no function runtime for the CPU");
+  tf::FunctionLibraryRuntime* library = self->functions_->GetFLR(environment.cpu->name());
+  if (library == nullptr) return absl::InternalError("no function runtime for the CPU");
   tf::GraphOptimizer(optimizer_options)
-      .Optimize(library, environment.options->env, environment.cpu, &graph,
-                tf::GraphOptimizer::Options());
+      .Optimize(library, environment.options->env, environment.cpu, &graph, tf::GraphOptimizer::Options());
   TF_RETURN_IF_ERROR(
-      tf::EnsureMemoryTypes(tf::DeviceType(environment.cpu->device_type()),
-                            environment.cpu->name(), graph.get()));
+      tf::EnsureMemoryTypes(tf::DeviceType(environment.cpu->device_type()), environment.cpu->name(), graph.get()));
   const GraphFacts facts = Examine(*graph, *self->function_definitions_);
   if (!facts.session_op.empty()) {
-    return absl::UnimplementedError(
-        absl::StrCat("op ", facts.session_op, " needs a session"));
+    return absl::UnimplementedError(absl::StrCat("op ", facts.session_op, " needs a session"));
   }
   self->has_lookup_ = facts.has_lookup;
   self->has_functions_ = facts.has_functions;
@@ -172,22 +153,18 @@ absl::StatusOr<std::unique_ptr<GraphExecutor>> GraphExecutor::Build(
   return self;
 }
 
-absl::Status GraphExecutor::CreateExecutor(
-    const ExecutorEnvironment& environment, const tf::Graph& graph,
-    tf::FunctionLibraryRuntime* library) {
+absl::Status GraphExecutor::CreateExecutor(const ExecutorEnvironment& environment, const tf::Graph& graph,
+                                           tf::FunctionLibraryRuntime* library) {
   bool has_async_kernels = false;
   tf::LocalExecutorParams params;
   params.device = environment.cpu;
   params.function_library = library;
-  params.create_kernel =
-      [library, &has_async_kernels](
-          const std::shared_ptr<const tf::NodeProperties>& properties,
-          tf::OpKernel** kernel) {
-        absl::Status status = library->CreateKernel(properties, kernel);
-        if (status.ok() && (*kernel)->AsAsync() != nullptr)
-          has_async_kernels = true;
-        return status;
-      };
+  params.create_kernel = [library, &has_async_kernels](const std::shared_ptr<const tf::NodeProperties>& properties,
+                                                       tf::OpKernel** kernel) {
+    absl::Status status = library->CreateKernel(properties, kernel);
+    if (status.ok() && (*kernel)->AsAsync() != nullptr) has_async_kernels = true;
+    return status;
+  };
   params.delete_kernel = [](tf::OpKernel* kernel) { delete kernel; };
   TF_RETURN_IF_ERROR(tf::NewExecutor("", params, graph, &executor_));
   has_async_kernels_ = has_async_kernels || has_functions_;
@@ -208,23 +185,19 @@ void GraphExecutor::RunAsync(Step* step) const {
   args.call_frame = step;
   args.cancellation_manager = step->cancellation();
   args.session_config = &options_->config;
-  args.step_container =
-      step->MakeContainer(args.step_id, cpu_->resource_manager());
+  args.step_container = step->MakeContainer(args.step_id, cpu_->resource_manager());
   if (needs_rendezvous_) args.rendezvous = step->MakeRendezvous(devices_);
   // While loops that are functions wait for their bodies when kernels run
   // inline, so a lookup inside would block this thread, which may be the one
   // that has to receive the rows.
   args.run_all_kernels_inline = !(has_lookup_ && has_functions_);
   if (has_lookup_) {
-    args.runner = [](const std::function<void()>& closure) {
-      RunFlat(closure);
-    };
+    args.runner = [](const std::function<void()>& closure) { RunFlat(closure); };
   } else {
     args.runner = [](const std::function<void()>& closure) { closure(); };
   }
-  executor_->RunAsync(args, [step](const absl::Status& status) {
-    step->Finish(status.ok() ? absl::OkStatus() : CleanStatus(status));
-  });
+  executor_->RunAsync(
+      args, [step](const absl::Status& status) { step->Finish(status.ok() ? absl::OkStatus() : CleanStatus(status)); });
 }
 
 }  // namespace tessera

@@ -34,9 +34,9 @@ class GraphExecutor {
   // kernels. Fails when the graph needs what only a session has (several
   // devices, session handles, collectives); the caller then uses a session.
   // `state` is the whole graph, placed; it is needed no more afterwards.
-  static absl::StatusOr<std::unique_ptr<GraphExecutor>> Build(
-      const ExecutorEnvironment& environment, const Signature& signature,
-      tensorflow::GraphExecutionState* state);
+  static absl::StatusOr<std::unique_ptr<GraphExecutor>> Build(const ExecutorEnvironment& environment,
+                                                              const Signature& signature,
+                                                              tensorflow::GraphExecutionState* state);
   ~GraphExecutor();
 
   // Whether the graph has TesseraLookup ops: a step then ends later, on another
@@ -59,8 +59,7 @@ class GraphExecutor {
 
  private:
   GraphExecutor() = default;
-  absl::Status CreateExecutor(const ExecutorEnvironment& environment,
-                              const tensorflow::Graph& graph,
+  absl::Status CreateExecutor(const ExecutorEnvironment& environment, const tensorflow::Graph& graph,
                               tensorflow::FunctionLibraryRuntime* library);
 
   const tensorflow::SessionOptions* options_ = nullptr;

@@ -23,15 +23,10 @@ namespace tf = tensorflow;
 
 // Calls `visit` with every node of the graph and of its functions, until one
 // fails.
-absl::Status ForEachNode(
-    tf::GraphDef* graph,
-    const std::function<absl::Status(tf::NodeDef*)>& visit) {
-  for (tf::NodeDef& node : *graph->mutable_node())
-    TF_RETURN_IF_ERROR(visit(&node));
-  for (tf::FunctionDef& function :
-       *graph->mutable_library()->mutable_function()) {
-    for (tf::NodeDef& node : *function.mutable_node_def())
-      TF_RETURN_IF_ERROR(visit(&node));
+absl::Status ForEachNode(tf::GraphDef* graph, const std::function<absl::Status(tf::NodeDef*)>& visit) {
+  for (tf::NodeDef& node : *graph->mutable_node()) TF_RETURN_IF_ERROR(visit(&node));
+  for (tf::FunctionDef& function : *graph->mutable_library()->mutable_function()) {
+    for (tf::NodeDef& node : *function.mutable_node_def()) TF_RETURN_IF_ERROR(visit(&node));
   }
   return absl::OkStatus();
 }
@@ -40,10 +35,8 @@ absl::Status ForEachNode(
 // so a table without a name of its own must be found by the node's name.
 void NameTable(tf::NodeDef* node) {
   auto& attrs = *node->mutable_attr();
-  const bool is_table = absl::StrContains(node->op(), "HashTable") &&
-                        attrs.count("use_node_name_sharing") != 0;
-  if (is_table && attrs["shared_name"].s().empty())
-    attrs["use_node_name_sharing"].set_b(true);
+  const bool is_table = absl::StrContains(node->op(), "HashTable") && attrs.count("use_node_name_sharing") != 0;
+  if (is_table && attrs["shared_name"].s().empty()) attrs["use_node_name_sharing"].set_b(true);
 }
 
 absl::Status CheckBlob(const tf::NodeDef& node, const BlobSet& blobs) {
@@ -55,12 +48,10 @@ absl::Status CheckBlob(const tf::NodeDef& node, const BlobSet& blobs) {
   TF_RETURN_IF_ERROR(tf::GetNodeAttr(node, "dtype", &dtype));
   TF_RETURN_IF_ERROR(tf::GetNodeAttr(node, "shape", &shape));
   if (!blobs.contains(digest)) {
-    return absl::NotFoundError(absl::StrCat("weight ", weight, ": blob ",
-                                            digest, " is not in `blobs`"));
+    return absl::NotFoundError(absl::StrCat("weight ", weight, ": blob ", digest, " is not in `blobs`"));
   }
   std::shared_ptr<BlobBytes> bytes;
-  const size_t size_bytes =
-      static_cast<size_t>(shape.num_elements()) * tf::DataTypeSize(dtype);
+  const size_t size_bytes = static_cast<size_t>(shape.num_elements()) * tf::DataTypeSize(dtype);
   const BlobError error = OpenBlob(digest, size_bytes, weight, &bytes);
   return absl::Status(static_cast<absl::StatusCode>(error.code), error.message);
 }
@@ -68,24 +59,20 @@ absl::Status CheckBlob(const tf::NodeDef& node, const BlobSet& blobs) {
 absl::Status NoteLookup(const tf::NodeDef& node, int64_t* lookup_tables) {
   std::vector<int64_t> tables;
   TF_RETURN_IF_ERROR(tf::GetNodeAttr(node, "tables", &tables));
-  for (const int64_t table : tables)
-    *lookup_tables = std::max(*lookup_tables, table + 1);
+  for (const int64_t table : tables) *lookup_tables = std::max(*lookup_tables, table + 1);
   return absl::OkStatus();
 }
 
 std::string SerializeSignatures(const tf::MetaGraphDef& meta_graph) {
   // SignatureDefMap has one field: map<string, SignatureDef> signature_def = 1.
   std::string out;
-  for (const auto& [name, def] : std::map<std::string, tf::SignatureDef>(
-           meta_graph.signature_def().begin(),
-           meta_graph.signature_def().end())) {
+  for (const auto& [name, def] :
+       std::map<std::string, tf::SignatureDef>(meta_graph.signature_def().begin(), meta_graph.signature_def().end())) {
     const std::string value = def.SerializeAsString();
-    const size_t entry_bytes =
-        DelimitedSize(1, name.size()) + DelimitedSize(2, value.size());
+    const size_t entry_bytes = DelimitedSize(1, name.size()) + DelimitedSize(2, value.size());
     const size_t at = out.size();
     out.resize(at + DelimitedSize(1, entry_bytes));
-    uint8_t* to = WriteDelimitedHeader(1, entry_bytes,
-                                       reinterpret_cast<uint8_t*>(&out[at]));
+    uint8_t* to = WriteDelimitedHeader(1, entry_bytes, reinterpret_cast<uint8_t*>(&out[at]));
     WriteDelimited(2, value, WriteDelimited(1, name, to));
   }
   return out;
@@ -94,8 +81,7 @@ std::string SerializeSignatures(const tf::MetaGraphDef& meta_graph) {
 tf::SessionOptions MakeOptions(int intra_op_threads) {
   tf::SessionOptions options;
   options.config.set_intra_op_parallelism_threads(intra_op_threads);
-  options.config.set_inter_op_parallelism_threads(
-      -1);  // the session, too, runs on its caller's thread
+  options.config.set_inter_op_parallelism_threads(-1);  // the session, too, runs on its caller's thread
   options.config.set_allow_soft_placement(true);
   return options;
 }
@@ -112,10 +98,9 @@ absl::Status Runnable::CheckTypes(const Step& step) const {
   const std::vector<tf::Tensor>& args = step.args();
   for (size_t i = 0; i < types.size(); ++i) {
     if (args[i].dtype() == types[i]) continue;
-    return absl::InvalidArgumentError(absl::StrCat(
-        "Type mismatch: actual ", tf::DataTypeString(args[i].dtype()),
-        " vs. expect ", tf::DataTypeString(types[i]), " for input ",
-        signature_.inputs()[i].alias));
+    return absl::InvalidArgumentError(absl::StrCat("Type mismatch: actual ", tf::DataTypeString(args[i].dtype()),
+                                                   " vs. expect ", tf::DataTypeString(types[i]), " for input ",
+                                                   signature_.inputs()[i].alias));
   }
   return absl::OkStatus();
 }
@@ -130,26 +115,20 @@ void Runnable::RunAsync(Step* step) const {
   step->Finish(reason_);
 }
 
-absl::StatusOr<std::shared_ptr<LoadedGraph>> LoadedGraph::Load(
-    const std::string& path, const LoadOptions& options) {
-  if (!Exists(path + "/saved_model.pb") &&
-      !Exists(path + "/saved_model.pbtxt")) {
-    return absl::NotFoundError(
-        absl::StrCat("path: no saved_model.pb in ", path));
+absl::StatusOr<std::shared_ptr<LoadedGraph>> LoadedGraph::Load(const std::string& path, const LoadOptions& options) {
+  if (!Exists(path + "/saved_model.pb") && !Exists(path + "/saved_model.pbtxt")) {
+    return absl::NotFoundError(absl::StrCat("path: no saved_model.pb in ", path));
   }
   std::shared_ptr<LoadedGraph> self(new LoadedGraph);
   self->options_ = MakeOptions(options.intra_op_threads);
   self->blobs_ = std::make_unique<BlobSet>(options.blobs);
   tf::MetaGraphDef meta_graph;
-  const std::unordered_set<std::string> tags(options.tags.begin(),
-                                             options.tags.end());
-  absl::Status status =
-      tf::ReadMetaGraphDefFromSavedModel(path, tags, &meta_graph);
+  const std::unordered_set<std::string> tags(options.tags.begin(), options.tags.end());
+  absl::Status status = tf::ReadMetaGraphDefFromSavedModel(path, tags, &meta_graph);
   if (!status.ok()) return CleanStatus(status);
   status = ForEachNode(meta_graph.mutable_graph_def(), [&](tf::NodeDef* node) {
     if (node->op() == "TesseraBlob") return CheckBlob(*node, *self->blobs_);
-    if (node->op() == "TesseraLookup")
-      return NoteLookup(*node, &self->lookup_tables_);
+    if (node->op() == "TesseraLookup") return NoteLookup(*node, &self->lookup_tables_);
     NameTable(node);
     return absl::OkStatus();
   });
@@ -165,32 +144,27 @@ LoadedGraph::~LoadedGraph() {
   if (session_ != nullptr) session_->Close().IgnoreError();
 }
 
-absl::Status LoadedGraph::LoadSession(const std::string& path,
-                                      const tf::MetaGraphDef& meta_graph) {
-  TF_RETURN_IF_ERROR(
-      tf::LoadMetagraphIntoSession(options_, meta_graph, &session_));
+absl::Status LoadedGraph::LoadSession(const std::string& path, const tf::MetaGraphDef& meta_graph) {
+  TF_RETURN_IF_ERROR(tf::LoadMetagraphIntoSession(options_, meta_graph, &session_));
   return tf::RestoreSession(tf::RunOptions(), meta_graph, path, &session_);
 }
 
-void LoadedGraph::BuildRunnables(tf::MetaGraphDef* meta_graph,
-                                 bool sessions_only) {
+void LoadedGraph::BuildRunnables(tf::MetaGraphDef* meta_graph, bool sessions_only) {
   const tf::DeviceMgr* devices = nullptr;
   std::unique_ptr<tf::GraphExecutionState> state;
   tf::DeviceSet device_set;
   absl::Status status = session_->LocalDeviceManager(&devices);
   ExecutorEnvironment environment{&options_, devices, nullptr};
-  if (status.ok() && sessions_only)
-    status = absl::UnimplementedError("sessions were asked for");
+  if (status.ok() && sessions_only) status = absl::UnimplementedError("sessions were asked for");
   if (status.ok()) {
     environment.cpu = devices->HostCPU();
-    for (tf::Device* device : devices->ListDevices())
-      device_set.AddDevice(device);
+    for (tf::Device* device : devices->ListDevices()) device_set.AddDevice(device);
     device_set.set_client_device(environment.cpu);
     tf::GraphExecutionStateOptions state_options;
     state_options.device_set = &device_set;
     state_options.session_options = &options_;
-    status = tf::GraphExecutionState::MakeForBaseGraph(
-        std::move(*meta_graph->mutable_graph_def()), state_options, &state);
+    status =
+        tf::GraphExecutionState::MakeForBaseGraph(std::move(*meta_graph->mutable_graph_def()), state_options, &state);
   }
   for (const auto& [name, def] : meta_graph->signature_def()) {
     Runnable& runnable = runnables_[name];
@@ -202,29 +176,22 @@ void LoadedGraph::BuildRunnables(tf::MetaGraphDef* meta_graph,
       runnable.signature_ = *std::move(signature);
       BuildRunnable(def, environment, state.get(), &runnable);
     }
-    const bool internal = absl::StartsWith(
-        name, "__saved_model");  // TensorFlow's own; not for clients
+    const bool internal = absl::StartsWith(name, "__saved_model");  // TensorFlow's own; not for clients
     if (runnable.mode_ == RunMode::kCallable) {
-      LOG(WARNING) << "signature " << name << " runs on TensorFlow's session: "
-                   << runnable.reason_.message();
+      LOG(WARNING) << "signature " << name << " runs on TensorFlow's session: " << runnable.reason_.message();
     } else if (runnable.mode_ == RunMode::kRefused && !internal) {
-      LOG(WARNING) << "signature " << name
-                   << " cannot be served: " << runnable.reason_.message();
+      LOG(WARNING) << "signature " << name << " cannot be served: " << runnable.reason_.message();
     }
   }
 }
 
-void LoadedGraph::BuildRunnable(const tf::SignatureDef& def,
-                                const ExecutorEnvironment& environment,
-                                tf::GraphExecutionState* state,
-                                Runnable* runnable) {
+void LoadedGraph::BuildRunnable(const tf::SignatureDef& def, const ExecutorEnvironment& environment,
+                                tf::GraphExecutionState* state, Runnable* runnable) {
   if (state != nullptr) {
-    auto executor =
-        GraphExecutor::Build(environment, runnable->signature_, state);
+    auto executor = GraphExecutor::Build(environment, runnable->signature_, state);
     if (executor.ok()) {
       runnable->executor_ = *std::move(executor);
-      runnable->mode_ = runnable->executor_->has_lookup() ? RunMode::kAsync
-                                                          : RunMode::kInline;
+      runnable->mode_ = runnable->executor_->has_lookup() ? RunMode::kAsync : RunMode::kInline;
       runnable->reason_ = absl::OkStatus();
       return;
     }
@@ -233,13 +200,11 @@ void LoadedGraph::BuildRunnable(const tf::SignatureDef& def,
   if (lookup_tables_ > 0) {
     // A session gives its kernels no step of ours.
     runnable->reason_ = absl::FailedPreconditionError(
-        absl::StrCat("signature ", runnable->signature_.name(),
-                     ": a package with sharded tables needs what Tessera's ",
+        absl::StrCat("signature ", runnable->signature_.name(), ": a package with sharded tables needs what Tessera's ",
                      "executor cannot run: ", runnable->reason_.message()));
     return;
   }
-  auto session_runner =
-      SessionRunner::Build(runnable->signature_, session_.get());
+  auto session_runner = SessionRunner::Build(runnable->signature_, session_.get());
   if (!session_runner.ok()) {
     runnable->reason_ = session_runner.status();
     return;

@@ -30,10 +30,7 @@ class Runnable {
   // Why the mode is kCallable or kRefused.
   const absl::Status& reason() const { return reason_; }
   // Whether a cancellation can reach a step while it runs.
-  bool cancellable() const {
-    return mode_ == RunMode::kCallable ||
-           (executor_ && executor_->has_async_kernels());
-  }
+  bool cancellable() const { return mode_ == RunMode::kCallable || (executor_ && executor_->has_async_kernels()); }
 
   // Runs a step whose args() are the signature's inputs; see
   // GraphExecutor::RunAsync. INVALID_ARGUMENT names an input of the wrong
@@ -54,9 +51,8 @@ class Runnable {
 struct LoadOptions {
   std::vector<std::string> tags;
   std::map<std::string, std::string> blobs;  // SHA-256 (hex) → file
-  int intra_op_threads =
-      0;  // Eigen's pool, shared by the process; 0: one a core
-  bool sessions_only = false;  // for tests: run everything as kCallable
+  int intra_op_threads = 0;                  // Eigen's pool, shared by the process; 0: one a core
+  bool sessions_only = false;                // for tests: run everything as kCallable
 };
 
 // Immutable after Load; thread-safe. Destruction may take long (it frees the
@@ -65,15 +61,12 @@ class LoadedGraph {
  public:
   // NOT_FOUND, DATA_LOSS and what TensorFlow says; texts name the file, the
   // blob or the signature.
-  static absl::StatusOr<std::shared_ptr<LoadedGraph>> Load(
-      const std::string& path, const LoadOptions& options);
+  static absl::StatusOr<std::shared_ptr<LoadedGraph>> Load(const std::string& path, const LoadOptions& options);
   ~LoadedGraph();
 
   // Null when there is no such signature.
   const Runnable* Find(absl::string_view signature) const;
-  const std::map<std::string, Runnable, std::less<>>& runnables() const {
-    return runnables_;
-  }
+  const std::map<std::string, Runnable, std::less<>>& runnables() const { return runnables_; }
   // A serialized tensorflow.serving.SignatureDefMap.
   const std::string& signature_defs() const { return signature_defs_; }
   // Highest table position that a TesseraLookup names, plus one.
@@ -81,13 +74,10 @@ class LoadedGraph {
 
  private:
   LoadedGraph() = default;
-  absl::Status LoadSession(const std::string& path,
-                           const tensorflow::MetaGraphDef& meta_graph);
+  absl::Status LoadSession(const std::string& path, const tensorflow::MetaGraphDef& meta_graph);
   void BuildRunnables(tensorflow::MetaGraphDef* meta_graph, bool sessions_only);
-  void BuildRunnable(const tensorflow::SignatureDef& def,
-                     const ExecutorEnvironment& environment,
-                     tensorflow::GraphExecutionState* state,
-                     Runnable* runnable);
+  void BuildRunnable(const tensorflow::SignatureDef& def, const ExecutorEnvironment& environment,
+                     tensorflow::GraphExecutionState* state, Runnable* runnable);
 
   tensorflow::SessionOptions options_;
   std::string signature_defs_;

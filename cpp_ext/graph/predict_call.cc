@@ -34,8 +34,7 @@ void PredictCall::Start(const TesseraCallApi* api, TesseraCall* call) {
   references_.store(1, std::memory_order_relaxed);
   const absl::Status status = Prepare();
   if (!status.ok()) return Finish(status, {});
-  if (runnable_->cancellable())
-    api_->notify_on_cancel(call_, &PredictCall::OnCancel, this);
+  if (runnable_->cancellable()) api_->notify_on_cancel(call_, &PredictCall::OnCancel, this);
   step_.set_done(&PredictCall::OnStepDone, this);
   Pin keep = pin_;  // the request may end, and drop its own pin, while the
                     // executor is still on this stack
@@ -46,37 +45,30 @@ void PredictCall::Start(const TesseraCallApi* api, TesseraCall* call) {
 absl::Status PredictCall::Prepare() {
   deadline_ns_ = api_->deadline_ns(call_);
   if (deadline_ns_ != TESSERA_NO_DEADLINE && NowNs() >= deadline_ns_) {
-    return absl::DeadlineExceededError(
-        "the deadline had passed before the request was started");
+    return absl::DeadlineExceededError("the deadline had passed before the request was started");
   }
   size_t size_bytes = 0;
   const uint8_t* message = api_->request(call_, &size_bytes);
-  absl::Status status = ParsePredictRequest(
-      absl::string_view(reinterpret_cast<const char*>(message), size_bytes),
-      &request_);
+  absl::Status status =
+      ParsePredictRequest(absl::string_view(reinterpret_cast<const char*>(message), size_bytes), &request_);
   if (!status.ok()) return status;
-  if (!request_.has_model_spec)
-    return absl::InvalidArgumentError("Missing ModelSpec");
-  if (request_.model.empty())
-    return absl::InvalidArgumentError("ModelSpec has no name specified.");
+  if (!request_.has_model_spec) return absl::InvalidArgumentError("Missing ModelSpec");
+  if (request_.model.empty()) return absl::InvalidArgumentError("ModelSpec has no name specified.");
   status = predictor_->snapshot_.Resolve(request_, &pin_);
   if (!status.ok()) return status;
   pin_->CountRequest();
   runnable_ = pin_->graph().Find(SignatureName(request_));
   if (runnable_ == nullptr) {
-    return absl::FailedPreconditionError(absl::StrCat(
-        "Serving signature key \"", SignatureName(request_), "\" not found."));
+    return absl::FailedPreconditionError(
+        absl::StrCat("Serving signature key \"", SignatureName(request_), "\" not found."));
   }
   if (runnable_->mode() == RunMode::kRefused) return runnable_->reason();
   const Signature& signature = runnable_->signature();
   step_.Reset(signature.inputs().size(), signature.fetches().size());
   status = DecodeInputs(signature);
-  if (status.ok())
-    status = signature.SelectOutputs(request_.output_filter, &outputs_);
+  if (status.ok()) status = signature.SelectOutputs(request_.output_filter, &outputs_);
   if (!status.ok() || runnable_->mode() != RunMode::kAsync) return status;
-  if (!step_.slot().valid())
-    return absl::ResourceExhaustedError(
-        "too many requests with lookups are in flight");
+  if (!step_.slot().valid()) return absl::ResourceExhaustedError("too many requests with lookups are in flight");
   StepContext& context = step_.slot().context();
   context.fanout = pin_->fanout();
   context.route = pin_->route();
@@ -94,18 +86,13 @@ absl::Status PredictCall::DecodeInputs(const Signature& signature) {
     all_known &= positions.back() >= 0;
   }
   if (!all_known || aliases.size() != signature.inputs().size()) {
-    absl::Status status =
-        signature.CheckInputs(aliases, positions, absl::MakeSpan(step_.args()));
+    absl::Status status = signature.CheckInputs(aliases, positions, absl::MakeSpan(step_.args()));
     if (!status.ok()) return status;
   }
   for (size_t i = 0; i < positions.size(); ++i) {
-    absl::Status status =
-        DecodeTensor(request_.inputs[i].tensor,
-                     &step_.args()[static_cast<size_t>(positions[i])]);
+    absl::Status status = DecodeTensor(request_.inputs[i].tensor, &step_.args()[static_cast<size_t>(positions[i])]);
     if (!status.ok()) {
-      return absl::Status(status.code(),
-                          absl::StrCat("tensor parsing error: ", aliases[i],
-                                       ": ", status.message()));
+      return absl::Status(status.code(), absl::StrCat("tensor parsing error: ", aliases[i], ": ", status.message()));
     }
   }
   return absl::OkStatus();
@@ -128,12 +115,10 @@ void PredictCall::OnStepDone(void* arg, absl::Status status) {
     std::string message;
     const int code = self->step_.slot().context().error.Take(&message);
     // Executors may report another code than the kernel that failed did.
-    if (code != 0 && !status.ok())
-      status = absl::Status(static_cast<absl::StatusCode>(code), message);
+    if (code != 0 && !status.ok()) status = absl::Status(static_cast<absl::StatusCode>(code), message);
   }
   if (absl::IsCancelled(status) && NowNs() >= self->deadline_ns_) {
-    status = absl::DeadlineExceededError(
-        "the deadline passed while the request ran");
+    status = absl::DeadlineExceededError("the deadline passed while the request ran");
   }
   EncodedResponse response;
   if (status.ok()) status = self->Encode(&response);
@@ -145,25 +130,19 @@ absl::Status PredictCall::Encode(EncodedResponse* response) {
   for (const SignatureOutput* output : outputs_) {
     const auto& tensors = output->fetch >= 0 ? step_.results() : step_.args();
     outputs.push_back(
-        {output->alias,
-         &tensors[static_cast<size_t>(output->fetch >= 0 ? output->fetch
-                                                         : output->input)]});
+        {output->alias, &tensors[static_cast<size_t>(output->fetch >= 0 ? output->fetch : output->input)]});
   }
-  return EncodePredictResponse(outputs, request_.model, pin_->version(),
-                               SignatureName(request_),
+  return EncodePredictResponse(outputs, request_.model, pin_->version(), SignatureName(request_),
                                predictor_->tensor_content_, response);
 }
 
 void PredictCall::Finish(const absl::Status& status, EncodedResponse response) {
   const auto code = static_cast<size_t>(status.code());
-  if (!status.ok())
-    predictor_->errors_[code < predictor_->errors_.size() ? code : 2].fetch_add(
-        1);
+  if (!status.ok()) predictor_->errors_[code < predictor_->errors_.size() ? code : 2].fetch_add(1);
   predictor_->in_flight_.fetch_sub(1, std::memory_order_relaxed);
-  const std::string message =
-      status.ok() ? std::string() : ToUtf8(status.message());
-  api_->finish(call_, static_cast<int>(code), message.data(), message.size(),
-               response.data, response.size_bytes, &free, response.data);
+  const std::string message = status.ok() ? std::string() : ToUtf8(status.message());
+  api_->finish(call_, static_cast<int>(code), message.data(), message.size(), response.data, response.size_bytes, &free,
+               response.data);
   Unref();
 }
 

@@ -4,8 +4,8 @@
 
 #include <algorithm>
 #include <cassert>
+#include <unordered_map>
 
-#include "absl/container/flat_hash_map.h"
 #include "absl/strings/str_cat.h"
 #include "cpp_ext/graph/tensor_encode.h"
 #include "cpp_ext/graph/wire.h"
@@ -30,13 +30,9 @@ constexpr uint32_t kMapKey = 1;
 constexpr uint32_t kMapValue = 2;
 constexpr uint32_t kWrappedValue = 1;
 
-absl::string_view View(protozero::data_view view) {
-  return {view.data(), view.size()};
-}
+absl::string_view View(protozero::data_view view) { return {view.data(), view.size()}; }
 
-bool IsDelimited(const pbf_reader& reader) {
-  return reader.wire_type() == pbf_wire_type::length_delimited;
-}
+bool IsDelimited(const pbf_reader& reader) { return reader.wire_type() == pbf_wire_type::length_delimited; }
 
 void ReadModelSpec(pbf_reader spec, PredictRequestView* view) {
   view->has_model_spec = true;
@@ -61,8 +57,7 @@ void ReadModelSpec(pbf_reader spec, PredictRequestView* view) {
         view->version = 0;
         view->choice = PredictRequestView::Choice::kVersion;
         while (wrapped.next()) {
-          if (wrapped.tag() == kWrappedValue &&
-              wrapped.wire_type() == pbf_wire_type::varint) {
+          if (wrapped.tag() == kWrappedValue && wrapped.wire_type() == pbf_wire_type::varint) {
             view->version = wrapped.get_int64();
           } else {
             wrapped.skip();
@@ -95,7 +90,7 @@ PredictRequestView::Input ReadInput(pbf_reader entry) {
 void DropRepeatedInputs(PredictRequestView* view) {
   auto& inputs = view->inputs;
   if (inputs.size() < 2) return;
-  absl::flat_hash_map<absl::string_view, size_t> last;
+  std::unordered_map<absl::string_view, size_t> last;
   const bool many = inputs.size() > 32;
   if (many) {
     for (size_t i = 0; i < inputs.size(); ++i) last[inputs[i].alias] = i;
@@ -103,9 +98,7 @@ void DropRepeatedInputs(PredictRequestView* view) {
   const auto repeated_later = [&](size_t i) {
     if (many) return last[inputs[i].alias] != i;
     return std::any_of(inputs.begin() + i + 1, inputs.end(),
-                       [&](const PredictRequestView::Input& later) {
-                         return later.alias == inputs[i].alias;
-                       });
+                       [&](const PredictRequestView::Input& later) { return later.alias == inputs[i].alias; });
   };
   size_t kept = 0;
   for (size_t i = 0; i < inputs.size(); ++i) {
@@ -115,14 +108,12 @@ void DropRepeatedInputs(PredictRequestView* view) {
 }
 
 size_t EntryBytes(absl::string_view alias, size_t tensor_bytes) {
-  return DelimitedSize(kMapKey, alias.size()) +
-         DelimitedSize(kMapValue, tensor_bytes);
+  return DelimitedSize(kMapKey, alias.size()) + DelimitedSize(kMapValue, tensor_bytes);
 }
 
 }  // namespace
 
-absl::Status ParsePredictRequest(absl::string_view message,
-                                 PredictRequestView* view) {
+absl::Status ParsePredictRequest(absl::string_view message, PredictRequestView* view) {
   try {
     pbf_reader request(message.data(), message.size());
     while (request.next()) {
@@ -146,49 +137,34 @@ absl::Status ParsePredictRequest(absl::string_view message,
     }
   } catch (const protozero::exception& error) {
     return absl::InvalidArgumentError(
-        absl::StrCat("PredictRequest: the message of ", message.size(),
-                     " bytes cannot be parsed: ", error.what()));
+        absl::StrCat("PredictRequest: the message of ", message.size(), " bytes cannot be parsed: ", error.what()));
   }
   DropRepeatedInputs(view);
   return absl::OkStatus();
 }
 
-absl::Status EncodePredictResponse(absl::Span<const PredictOutput> outputs,
-                                   absl::string_view model, int64_t version,
-                                   absl::string_view signature,
-                                   bool tensor_content,
-                                   EncodedResponse* response) {
-  const size_t wrapped_bytes =
-      version == 0
-          ? 0
-          : VarintFieldSize(kWrappedValue, static_cast<uint64_t>(version));
-  const size_t spec_bytes = DelimitedSize(kSpecName, model.size()) +
-                            DelimitedSize(kSpecVersion, wrapped_bytes) +
+absl::Status EncodePredictResponse(absl::Span<const PredictOutput> outputs, absl::string_view model, int64_t version,
+                                   absl::string_view signature, bool tensor_content, EncodedResponse* response) {
+  const size_t wrapped_bytes = version == 0 ? 0 : VarintFieldSize(kWrappedValue, static_cast<uint64_t>(version));
+  const size_t spec_bytes = DelimitedSize(kSpecName, model.size()) + DelimitedSize(kSpecVersion, wrapped_bytes) +
                             DelimitedSize(kSpecSignature, signature.size());
   size_t size_bytes = DelimitedSize(kResponseModelSpec, spec_bytes);
   absl::InlinedVector<TensorEncoder, 4> encoders(outputs.size());
   for (size_t i = 0; i < outputs.size(); ++i) {
-    const absl::Status status =
-        encoders[i].Init(*outputs[i].tensor, tensor_content);
+    const absl::Status status = encoders[i].Init(*outputs[i].tensor, tensor_content);
     if (!status.ok()) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("output ", outputs[i].alias, ": ", status.message()));
+      return absl::InvalidArgumentError(absl::StrCat("output ", outputs[i].alias, ": ", status.message()));
     }
-    size_bytes +=
-        DelimitedSize(kResponseOutputs,
-                      EntryBytes(outputs[i].alias, encoders[i].size_bytes()));
+    size_bytes += DelimitedSize(kResponseOutputs, EntryBytes(outputs[i].alias, encoders[i].size_bytes()));
   }
   response->data = static_cast<uint8_t*>(malloc(size_bytes));
   if (response->data == nullptr) {
-    return absl::ResourceExhaustedError(
-        absl::StrCat("no memory for a response of ", size_bytes, " bytes"));
+    return absl::ResourceExhaustedError(absl::StrCat("no memory for a response of ", size_bytes, " bytes"));
   }
   response->size_bytes = size_bytes;
   uint8_t* to = response->data;
   for (size_t i = 0; i < outputs.size(); ++i) {
-    to = WriteDelimitedHeader(
-        kResponseOutputs,
-        EntryBytes(outputs[i].alias, encoders[i].size_bytes()), to);
+    to = WriteDelimitedHeader(kResponseOutputs, EntryBytes(outputs[i].alias, encoders[i].size_bytes()), to);
     to = WriteDelimited(kMapKey, outputs[i].alias, to);
     to = WriteDelimitedHeader(kMapValue, encoders[i].size_bytes(), to);
     to = encoders[i].Write(to);
@@ -196,8 +172,7 @@ absl::Status EncodePredictResponse(absl::Span<const PredictOutput> outputs,
   to = WriteDelimitedHeader(kResponseModelSpec, spec_bytes, to);
   to = WriteDelimited(kSpecName, model, to);
   to = WriteDelimitedHeader(kSpecVersion, wrapped_bytes, to);
-  if (version != 0)
-    to = WriteVarintField(kWrappedValue, static_cast<uint64_t>(version), to);
+  if (version != 0) to = WriteVarintField(kWrappedValue, static_cast<uint64_t>(version), to);
   to = WriteDelimited(kSpecSignature, signature, to);
   assert(to == response->data + size_bytes);
   return absl::OkStatus();

@@ -27,8 +27,7 @@ struct PredictRequestView {
   Choice choice = Choice::kLatest;
   int64_t version = 0;
   absl::string_view label;
-  absl::InlinedVector<Input, 8>
-      inputs;  // each alias once; the last value wins, as in a protobuf map
+  absl::InlinedVector<Input, 8> inputs;  // each alias once; the last value wins, as in a protobuf map
   absl::InlinedVector<absl::string_view, 4> output_filter;
 
   void Clear() {
@@ -43,8 +42,7 @@ struct PredictRequestView {
 
 // Reads `message`, which must outlive the view. Unknown fields are skipped.
 // INVALID_ARGUMENT if it is not protobuf.
-absl::Status ParsePredictRequest(absl::string_view message,
-                                 PredictRequestView* view);
+absl::Status ParsePredictRequest(absl::string_view message, PredictRequestView* view);
 
 struct PredictOutput {
   absl::string_view alias;
@@ -59,11 +57,8 @@ struct EncodedResponse {
 
 // Encodes in the given order. INVALID_ARGUMENT names an output whose dtype
 // cannot be sent; RESOURCE_EXHAUSTED when there is no memory.
-absl::Status EncodePredictResponse(absl::Span<const PredictOutput> outputs,
-                                   absl::string_view model, int64_t version,
-                                   absl::string_view signature,
-                                   bool tensor_content,
-                                   EncodedResponse* response);
+absl::Status EncodePredictResponse(absl::Span<const PredictOutput> outputs, absl::string_view model, int64_t version,
+                                   absl::string_view signature, bool tensor_content, EncodedResponse* response);
 
 }  // namespace tessera
 

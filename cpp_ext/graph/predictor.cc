@@ -18,21 +18,16 @@ Predictor::~Predictor() {
   all_free_.wait(lock, [this] { return free_.size() == calls_.size(); });
 }
 
-void Predictor::Handle(void* context, const TesseraCallApi* api,
-                       TesseraCall* call) {
+void Predictor::Handle(void* context, const TesseraCallApi* api, TesseraCall* call) {
   auto* self = static_cast<Predictor*>(context);
   self->requests_.fetch_add(1, std::memory_order_relaxed);
-  if (self->in_flight_.fetch_add(1, std::memory_order_relaxed) >=
-      self->max_in_flight_) {
+  if (self->in_flight_.fetch_add(1, std::memory_order_relaxed) >= self->max_in_flight_) {
     self->in_flight_.fetch_sub(1, std::memory_order_relaxed);
-    const absl::Status status = absl::ResourceExhaustedError(absl::StrCat(
-        "predict: ", self->max_in_flight_,
-        " requests are in flight, which is the limit; retry later"));
-    self->errors_[static_cast<size_t>(status.code())].fetch_add(
-        1, std::memory_order_relaxed);
-    return api->finish(call, static_cast<int>(status.code()),
-                       status.message().data(), status.message().size(),
-                       nullptr, 0, nullptr, nullptr);
+    const absl::Status status = absl::ResourceExhaustedError(
+        absl::StrCat("predict: ", self->max_in_flight_, " requests are in flight, which is the limit; retry later"));
+    self->errors_[static_cast<size_t>(status.code())].fetch_add(1, std::memory_order_relaxed);
+    return api->finish(call, static_cast<int>(status.code()), status.message().data(), status.message().size(), nullptr,
+                       0, nullptr, nullptr);
   }
   self->TakeCall()->Start(api, call);
 }
@@ -57,8 +52,7 @@ void Predictor::GiveBack(PredictCall* call) {
 PredictorStats Predictor::stats() const {
   PredictorStats stats;
   stats.requests = requests_.load(std::memory_order_relaxed);
-  for (size_t i = 0; i < errors_.size(); ++i)
-    stats.errors[i] = errors_[i].load(std::memory_order_relaxed);
+  for (size_t i = 0; i < errors_.size(); ++i) stats.errors[i] = errors_[i].load(std::memory_order_relaxed);
   stats.in_flight = in_flight_.load(std::memory_order_relaxed);
   return stats;
 }

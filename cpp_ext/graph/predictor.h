@@ -36,9 +36,7 @@ class Predictor {
   Predictor(const Predictor&) = delete;
   Predictor& operator=(const Predictor&) = delete;
 
-  void Publish(std::shared_ptr<const Snapshot> snapshot) {
-    snapshot_.Replace(std::move(snapshot));
-  }
+  void Publish(std::shared_ptr<const Snapshot> snapshot) { snapshot_.Replace(std::move(snapshot)); }
   std::shared_ptr<const Snapshot> snapshot() const { return snapshot_.Get(); }
   // Lives as long as the predictor.
   TesseraHandler* handler() { return &handler_; }
@@ -46,8 +44,7 @@ class Predictor {
 
  private:
   friend class PredictCall;
-  static void Handle(void* context, const TesseraCallApi* api,
-                     TesseraCall* call);
+  static void Handle(void* context, const TesseraCallApi* api, TesseraCall* call);
   PredictCall* TakeCall();
   void GiveBack(PredictCall* call);
 

@@ -19,34 +19,27 @@ struct Waiter {
 int64_t DeadlineNs(absl::Duration timeout) {
   timespec now;
   clock_gettime(CLOCK_MONOTONIC, &now);
-  return now.tv_sec * int64_t{1000000000} + now.tv_nsec +
-         absl::ToInt64Nanoseconds(timeout);
+  return now.tv_sec * int64_t{1000000000} + now.tv_nsec + absl::ToInt64Nanoseconds(timeout);
 }
 
-absl::Status SetInputs(const Signature& signature, const NamedTensors& inputs,
-                       Step* step) {
+absl::Status SetInputs(const Signature& signature, const NamedTensors& inputs, Step* step) {
   std::vector<absl::string_view> aliases;
   std::vector<int> positions;
   for (const auto& [alias, tensor] : inputs) {
     aliases.push_back(alias);
     positions.push_back(signature.FindInput(alias));
-    if (positions.back() >= 0)
-      step->args()[static_cast<size_t>(positions.back())] = tensor;
+    if (positions.back() >= 0) step->args()[static_cast<size_t>(positions.back())] = tensor;
   }
-  return signature.CheckInputs(aliases, positions,
-                               absl::MakeSpan(step->args()));
+  return signature.CheckInputs(aliases, positions, absl::MakeSpan(step->args()));
 }
 
 }  // namespace
 
-absl::StatusOr<NamedTensors> RunAndWait(
-    std::shared_ptr<const ServedVersion> version,
-    const std::string& signature_name, const NamedTensors& inputs,
-    absl::Duration timeout) {
+absl::StatusOr<NamedTensors> RunAndWait(std::shared_ptr<const ServedVersion> version, const std::string& signature_name,
+                                        const NamedTensors& inputs, absl::Duration timeout) {
   const Runnable* runnable = version->graph().Find(signature_name);
   if (runnable == nullptr) {
-    return absl::FailedPreconditionError(absl::StrCat(
-        "Serving signature key \"", signature_name, "\" not found."));
+    return absl::FailedPreconditionError(absl::StrCat("Serving signature key \"", signature_name, "\" not found."));
   }
   const Signature& signature = runnable->signature();
   Step step;
@@ -56,9 +49,7 @@ absl::StatusOr<NamedTensors> RunAndWait(
   if (!status.ok()) return status;
   const bool has_context = runnable->mode() == RunMode::kAsync;
   if (has_context) {
-    if (!step.slot().valid())
-      return absl::ResourceExhaustedError(
-          "too many requests with lookups are in flight");
+    if (!step.slot().valid()) return absl::ResourceExhaustedError("too many requests with lookups are in flight");
     StepContext& context = step.slot().context();
     context.fanout = version->fanout();
     context.route = version->route();
@@ -79,19 +70,14 @@ absl::StatusOr<NamedTensors> RunAndWait(
   }
   std::string message;
   const int code = has_context ? step.slot().context().error.Take(&message) : 0;
-  if (!in_time)
-    return absl::DeadlineExceededError(
-        absl::StrCat("no answer within ", absl::FormatDuration(timeout)));
+  if (!in_time) return absl::DeadlineExceededError(absl::StrCat("no answer within ", absl::FormatDuration(timeout)));
   if (!waiter.status.ok()) {
-    return code != 0
-               ? absl::Status(static_cast<absl::StatusCode>(code), message)
-               : waiter.status;
+    return code != 0 ? absl::Status(static_cast<absl::StatusCode>(code), message) : waiter.status;
   }
   NamedTensors outputs;
   for (const SignatureOutput& output : signature.outputs()) {
-    outputs[output.alias] =
-        output.fetch >= 0 ? step.results()[static_cast<size_t>(output.fetch)]
-                          : step.args()[static_cast<size_t>(output.input)];
+    outputs[output.alias] = output.fetch >= 0 ? step.results()[static_cast<size_t>(output.fetch)]
+                                              : step.args()[static_cast<size_t>(output.input)];
   }
   return outputs;
 }

@@ -17,9 +17,8 @@ using NamedTensors = std::map<std::string, tensorflow::Tensor>;
 // Blocks until the step has ended; at `timeout` it is cancelled and
 // DEADLINE_EXCEEDED returned once it has ended. Codes and texts for wrong
 // aliases and dtypes are Predict's.
-absl::StatusOr<NamedTensors> RunAndWait(
-    std::shared_ptr<const ServedVersion> version, const std::string& signature,
-    const NamedTensors& inputs, absl::Duration timeout);
+absl::StatusOr<NamedTensors> RunAndWait(std::shared_ptr<const ServedVersion> version, const std::string& signature,
+                                        const NamedTensors& inputs, absl::Duration timeout);
 
 }  // namespace tessera
 

@@ -17,8 +17,7 @@ namespace tessera {
 class SessionRunner {
  public:
   // `session` must outlive the runner.
-  static absl::StatusOr<std::unique_ptr<SessionRunner>> Build(
-      const Signature& signature, tensorflow::Session* session);
+  static absl::StatusOr<std::unique_ptr<SessionRunner>> Build(const Signature& signature, tensorflow::Session* session);
   ~SessionRunner();
 
   // Runs `step` on WorkerPool::Sessions() and calls step->Finish there;
@@ -27,8 +26,7 @@ class SessionRunner {
   void RunAsync(Step* step) const;
 
  private:
-  SessionRunner(tensorflow::Session* session,
-                tensorflow::Session::CallableHandle handle)
+  SessionRunner(tensorflow::Session* session, tensorflow::Session::CallableHandle handle)
       : session_(session), handle_(handle) {}
 
   tensorflow::Session* const session_;

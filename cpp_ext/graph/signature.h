@@ -38,8 +38,7 @@ class Signature {
  public:
   // INVALID_ARGUMENT: two inputs feed one tensor, a tensor is not dense, or a
   // default value cannot be read.
-  static absl::StatusOr<Signature> Make(const std::string& name,
-                                        const tensorflow::SignatureDef& def);
+  static absl::StatusOr<Signature> Make(const std::string& name, const tensorflow::SignatureDef& def);
 
   const std::string& name() const { return name_; }
   // Sorted by alias. Inputs are also the feeds, in this order.
@@ -57,15 +56,13 @@ class Signature {
   // INVALID_ARGUMENT, with TensorFlow Serving's texts, when the aliases of a
   // request are not those of the signature. Position i of `aliases` went to
   // inputs()[positions[i]], -1 for an alias that the signature does not have.
-  absl::Status CheckInputs(absl::Span<const absl::string_view> aliases,
-                           absl::Span<const int> positions,
+  absl::Status CheckInputs(absl::Span<const absl::string_view> aliases, absl::Span<const int> positions,
                            absl::Span<tensorflow::Tensor> args) const;
 
   // The outputs that a filter asks for, all of them for an empty one.
   // INVALID_ARGUMENT for an unknown or repeated alias.
-  absl::Status SelectOutputs(
-      absl::Span<const absl::string_view> filter,
-      absl::InlinedVector<const SignatureOutput*, 4>* selected) const;
+  absl::Status SelectOutputs(absl::Span<const absl::string_view> filter,
+                             absl::InlinedVector<const SignatureOutput*, 4>* selected) const;
 
  private:
   std::string name_;

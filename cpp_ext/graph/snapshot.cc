@@ -8,23 +8,18 @@
 
 namespace tessera {
 
-absl::StatusOr<std::shared_ptr<ServedVersion>> ServedVersion::Make(
-    int64_t version, std::shared_ptr<LoadedGraph> graph,
-    const TesseraFanoutApi* fanout, TesseraRoute* route,
-    std::vector<std::string> labels) {
-  if (version < 0)
-    return absl::InvalidArgumentError(
-        absl::StrCat("version: got ", version, ", expected 0 or more"));
+absl::StatusOr<std::shared_ptr<ServedVersion>> ServedVersion::Make(int64_t version, std::shared_ptr<LoadedGraph> graph,
+                                                                   const TesseraFanoutApi* fanout, TesseraRoute* route,
+                                                                   std::vector<std::string> labels) {
+  if (version < 0) return absl::InvalidArgumentError(absl::StrCat("version: got ", version, ", expected 0 or more"));
   const int64_t needed = graph->lookup_tables();
   if (needed > 0 && (fanout == nullptr || route == nullptr)) {
-    return absl::FailedPreconditionError(absl::StrCat(
-        "version ", version, ": the graph looks up ", needed,
-        " tables; it needs a route, and configure(fanout=...) before"));
+    return absl::FailedPreconditionError(absl::StrCat("version ", version, ": the graph looks up ", needed,
+                                                      " tables; it needs a route, and configure(fanout=...) before"));
   }
   if (needed > 0 && fanout->table_count(route) < needed) {
-    return absl::FailedPreconditionError(
-        absl::StrCat("version ", version, ": the graph looks up ", needed,
-                     " tables, the route has ", fanout->table_count(route)));
+    return absl::FailedPreconditionError(absl::StrCat("version ", version, ": the graph looks up ", needed,
+                                                      " tables, the route has ", fanout->table_count(route)));
   }
   std::shared_ptr<ServedVersion> self(new ServedVersion);
   self->version_ = version;
@@ -46,55 +41,42 @@ void ReleasePin(Pin pin) {
   // Nobody can copy the last reference, so 1 is certain; two threads that both
   // see 2 free it here, which is only slower.
   if (pin.use_count() != 1) return;
-  WorkerPool::Background().Submit(
-      [pin = std::move(pin)]() mutable { pin.reset(); });
+  WorkerPool::Background().Submit([pin = std::move(pin)]() mutable { pin.reset(); });
 }
 
-absl::StatusOr<std::shared_ptr<const Snapshot>> Snapshot::Make(
-    std::vector<ServedModel> models) {
+absl::StatusOr<std::shared_ptr<const Snapshot>> Snapshot::Make(std::vector<ServedModel> models) {
   for (ServedModel& model : models) {
-    if (model.versions.empty())
-      return absl::InvalidArgumentError(
-          absl::StrCat("model ", model.name, ": no versions"));
-    std::sort(
-        model.versions.begin(), model.versions.end(),
-        [](const Pin& a, const Pin& b) { return a->version() > b->version(); });
+    if (model.versions.empty()) return absl::InvalidArgumentError(absl::StrCat("model ", model.name, ": no versions"));
+    std::sort(model.versions.begin(), model.versions.end(),
+              [](const Pin& a, const Pin& b) { return a->version() > b->version(); });
     std::set<std::string> labels;
     for (size_t i = 0; i < model.versions.size(); ++i) {
       const ServedVersion& version = *model.versions[i];
       if (i > 0 && version.version() == model.versions[i - 1]->version()) {
-        return absl::InvalidArgumentError(absl::StrCat(
-            "model ", model.name, ": version ", version.version(), " twice"));
+        return absl::InvalidArgumentError(
+            absl::StrCat("model ", model.name, ": version ", version.version(), " twice"));
       }
       for (const std::string& label : version.labels()) {
         if (labels.insert(label).second) continue;
-        return absl::InvalidArgumentError(absl::StrCat(
-            "model ", model.name, ": label ", label, " on two versions"));
+        return absl::InvalidArgumentError(absl::StrCat("model ", model.name, ": label ", label, " on two versions"));
       }
     }
   }
-  std::sort(models.begin(), models.end(),
-            [](const ServedModel& a, const ServedModel& b) {
-              return a.name < b.name;
-            });
+  std::sort(models.begin(), models.end(), [](const ServedModel& a, const ServedModel& b) { return a.name < b.name; });
   auto snapshot = std::make_shared<Snapshot>();
   snapshot->models_ = std::move(models);
   return snapshot;
 }
 
-absl::Status Snapshot::Resolve(const PredictRequestView& request,
-                               Pin* pin) const {
+absl::Status Snapshot::Resolve(const PredictRequestView& request, Pin* pin) const {
   using Choice = PredictRequestView::Choice;
   const auto model =
       std::lower_bound(models_.begin(), models_.end(), request.model,
-                       [](const ServedModel& served, absl::string_view name) {
-                         return served.name < name;
-                       });
+                       [](const ServedModel& served, absl::string_view name) { return served.name < name; });
   const bool known = model != models_.end() && model->name == request.model;
   if (request.choice == Choice::kLatest) {
     if (!known) {
-      return absl::NotFoundError(absl::StrCat(
-          "Servable not found for request: Latest(", request.model, ")"));
+      return absl::NotFoundError(absl::StrCat("Servable not found for request: Latest(", request.model, ")"));
     }
     *pin = model->versions.front();
     return absl::OkStatus();
@@ -102,32 +84,25 @@ absl::Status Snapshot::Resolve(const PredictRequestView& request,
   if (known) {
     for (const Pin& version : model->versions) {
       const auto& labels = version->labels();
-      if (request.choice == Choice::kVersion
-              ? version->version() == request.version
-              : std::find(labels.begin(), labels.end(), request.label) !=
-                    labels.end()) {
+      if (request.choice == Choice::kVersion ? version->version() == request.version
+                                             : std::find(labels.begin(), labels.end(), request.label) != labels.end()) {
         *pin = version;
         return absl::OkStatus();
       }
     }
   }
   if (request.choice == Choice::kLabel) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("Unrecognized servable version label: ", request.label));
+    return absl::InvalidArgumentError(absl::StrCat("Unrecognized servable version label: ", request.label));
   }
   return absl::NotFoundError(
-      absl::StrCat("Servable not found for request: Specific(", request.model,
-                   ", ", request.version, ")"));
+      absl::StrCat("Servable not found for request: Specific(", request.model, ", ", request.version, ")"));
 }
 
-CurrentSnapshot::CurrentSnapshot() {
-  Replace(std::make_shared<const Snapshot>());
-}
+CurrentSnapshot::CurrentSnapshot() { Replace(std::make_shared<const Snapshot>()); }
 
 CurrentSnapshot::Cell& CurrentSnapshot::CellOfThisThread() const {
   static std::atomic<size_t> next{0};
-  thread_local const size_t cell =
-      next.fetch_add(1, std::memory_order_relaxed) % kCells;
+  thread_local const size_t cell = next.fetch_add(1, std::memory_order_relaxed) % kCells;
   return cells_[cell];
 }
 
@@ -142,8 +117,7 @@ void CurrentSnapshot::Replace(std::shared_ptr<const Snapshot> snapshot) {
   }
 }
 
-absl::Status CurrentSnapshot::Resolve(const PredictRequestView& request,
-                                      Pin* pin) const {
+absl::Status CurrentSnapshot::Resolve(const PredictRequestView& request, Pin* pin) const {
   Cell& cell = CellOfThisThread();
   std::lock_guard<std::mutex> lock(cell.mu);
   return cell.snapshot->Resolve(request, pin);

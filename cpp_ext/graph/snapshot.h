@@ -24,10 +24,9 @@ class ServedVersion {
  public:
   // FAILED_PRECONDITION: the graph has TesseraLookup ops and `fanout` or
   // `route` is null, or the route has too few tables. Retains `route`.
-  static absl::StatusOr<std::shared_ptr<ServedVersion>> Make(
-      int64_t version, std::shared_ptr<LoadedGraph> graph,
-      const TesseraFanoutApi* fanout, TesseraRoute* route,
-      std::vector<std::string> labels);
+  static absl::StatusOr<std::shared_ptr<ServedVersion>> Make(int64_t version, std::shared_ptr<LoadedGraph> graph,
+                                                             const TesseraFanoutApi* fanout, TesseraRoute* route,
+                                                             std::vector<std::string> labels);
   ~ServedVersion();
 
   int64_t version() const { return version_; }
@@ -35,12 +34,8 @@ class ServedVersion {
   const TesseraFanoutApi* fanout() const { return fanout_; }
   TesseraRoute* route() const { return route_; }
   const std::vector<std::string>& labels() const { return labels_; }
-  void CountRequest() const {
-    requests_.fetch_add(1, std::memory_order_relaxed);
-  }
-  uint64_t requests() const {
-    return requests_.load(std::memory_order_relaxed);
-  }
+  void CountRequest() const { requests_.fetch_add(1, std::memory_order_relaxed); }
+  uint64_t requests() const { return requests_.load(std::memory_order_relaxed); }
 
  private:
   ServedVersion() = default;
@@ -66,8 +61,7 @@ struct ServedModel {
 class Snapshot {
  public:
   // INVALID_ARGUMENT: a model without versions, a version or a label twice.
-  static absl::StatusOr<std::shared_ptr<const Snapshot>> Make(
-      std::vector<ServedModel> models);
+  static absl::StatusOr<std::shared_ptr<const Snapshot>> Make(std::vector<ServedModel> models);
 
   // Finds what the request names, with TensorFlow Serving's codes and texts.
   absl::Status Resolve(const PredictRequestView& request, Pin* pin) const;

@@ -59,15 +59,11 @@ class Step : public tensorflow::CallFrameInterface {
   void Finish(absl::Status status) { done_(done_arg_, std::move(status)); }
 
   // For the executor.
-  tensorflow::ScopedStepContainer* MakeContainer(
-      int64_t step_id, tensorflow::ResourceMgr* resources) {
-    container_.emplace(step_id, [resources](const std::string& name) {
-      resources->Cleanup(name).IgnoreError();
-    });
+  tensorflow::ScopedStepContainer* MakeContainer(int64_t step_id, tensorflow::ResourceMgr* resources) {
+    container_.emplace(step_id, [resources](const std::string& name) { resources->Cleanup(name).IgnoreError(); });
     return &*container_;
   }
-  tensorflow::RendezvousInterface* MakeRendezvous(
-      const tensorflow::DeviceMgr* devices) {
+  tensorflow::RendezvousInterface* MakeRendezvous(const tensorflow::DeviceMgr* devices) {
     rendezvous_.emplace(devices);
     return &*rendezvous_;
   }

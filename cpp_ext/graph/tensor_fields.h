@@ -79,9 +79,8 @@ inline TensorField FieldOf(tensorflow::DataType dtype) {
 
 // Bytes of one element in a tensor's memory; strings count their handle.
 inline size_t ElementBytes(tensorflow::DataType dtype) {
-  return dtype == tensorflow::DT_STRING
-             ? sizeof(tensorflow::tstring)
-             : static_cast<size_t>(tensorflow::DataTypeSize(dtype));
+  return dtype == tensorflow::DT_STRING ? sizeof(tensorflow::tstring)
+                                        : static_cast<size_t>(tensorflow::DataTypeSize(dtype));
 }
 
 }  // namespace tessera

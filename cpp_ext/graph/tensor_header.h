@@ -21,14 +21,12 @@ struct TensorHeader {
 
 // All return INVALID_ARGUMENT with a text that names the field. They may throw
 // protozero::exception.
-absl::Status ReadTensorHeader(protozero::pbf_reader message,
-                              TensorHeader* header);
+absl::Status ReadTensorHeader(protozero::pbf_reader message, TensorHeader* header);
 // Refuses unknown, negative and overflowing shapes.
 absl::Status CountElements(const TensorHeader& header, int64_t* elements);
 // Refuses content of the wrong size, and short forms that claim too much of
 // memory.
-absl::Status CheckTensorSize(const TensorHeader& header,
-                             tensorflow::DataType dtype, int64_t elements,
+absl::Status CheckTensorSize(const TensorHeader& header, tensorflow::DataType dtype, int64_t elements,
                              size_t message_bytes);
 
 }  // namespace tessera

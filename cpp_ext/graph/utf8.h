@@ -21,14 +21,12 @@ inline std::string ToUtf8(absl::string_view text) {
                           : lead >= 0xF0 && lead < 0xF5 ? 4
                                                         : 0;
     bool valid = length != 0 && i + length <= out.size();
-    for (size_t k = 1; valid && k < length; ++k)
-      valid = (static_cast<uint8_t>(out[i + k]) & 0xC0) == 0x80;
+    for (size_t k = 1; valid && k < length; ++k) valid = (static_cast<uint8_t>(out[i + k]) & 0xC0) == 0x80;
     if (valid && length >= 3) {
       const auto next = static_cast<uint8_t>(out[i + 1]);
       // No overlong forms, no surrogates, nothing above U+10FFFF.
-      valid = !(lead == 0xE0 && next < 0xA0) &&
-              !(lead == 0xED && next >= 0xA0) &&
-              !(lead == 0xF0 && next < 0x90) && !(lead == 0xF4 && next >= 0x90);
+      valid = !(lead == 0xE0 && next < 0xA0) && !(lead == 0xED && next >= 0xA0) && !(lead == 0xF0 && next < 0x90) &&
+              !(lead == 0xF4 && next >= 0x90);
     }
     if (!valid) out[i] = '?';
     i += valid ? length : 1;

@@ -30,8 +30,7 @@ inline size_t DelimitedSize(uint32_t field, size_t payload_bytes) {
   return VarintSize(field << 3) + VarintSize(payload_bytes) + payload_bytes;
 }
 
-inline uint8_t* WriteDelimitedHeader(uint32_t field, size_t payload_bytes,
-                                     uint8_t* to) {
+inline uint8_t* WriteDelimitedHeader(uint32_t field, size_t payload_bytes, uint8_t* to) {
   return WriteVarint(payload_bytes, WriteVarint((field << 3) | 2, to));
 }
 
@@ -40,15 +39,11 @@ inline uint8_t* WriteBytes(const void* data, size_t size_bytes, uint8_t* to) {
   return to + size_bytes;
 }
 
-inline uint8_t* WriteDelimited(uint32_t field, absl::string_view payload,
-                               uint8_t* to) {
-  return WriteBytes(payload.data(), payload.size(),
-                    WriteDelimitedHeader(field, payload.size(), to));
+inline uint8_t* WriteDelimited(uint32_t field, absl::string_view payload, uint8_t* to) {
+  return WriteBytes(payload.data(), payload.size(), WriteDelimitedHeader(field, payload.size(), to));
 }
 
-inline size_t VarintFieldSize(uint32_t field, uint64_t value) {
-  return VarintSize(field << 3) + VarintSize(value);
-}
+inline size_t VarintFieldSize(uint32_t field, uint64_t value) { return VarintSize(field << 3) + VarintSize(value); }
 
 inline uint8_t* WriteVarintField(uint32_t field, uint64_t value, uint8_t* to) {
   return WriteVarint(value, WriteVarint(field << 3, to));

@@ -43,8 +43,7 @@ WorkerPool& WorkerPool::Sessions() {
 }
 
 WorkerPool& WorkerPool::Background() {
-  static WorkerPool* pool =
-      new WorkerPool(/*threads=*/1, std::numeric_limits<size_t>::max());
+  static WorkerPool* pool = new WorkerPool(/*threads=*/1, std::numeric_limits<size_t>::max());
   return *pool;
 }
 

@@ -16,8 +16,7 @@ namespace tessera {
 // tasks.
 class WorkerPool {
  public:
-  WorkerPool(size_t threads, size_t max_waiting)
-      : threads_(threads), max_waiting_(max_waiting) {}
+  WorkerPool(size_t threads, size_t max_waiting) : threads_(threads), max_waiting_(max_waiting) {}
   WorkerPool(const WorkerPool&) = delete;
   WorkerPool& operator=(const WorkerPool&) = delete;
 
@@ -40,8 +39,8 @@ class WorkerPool {
   std::mutex mu_;
   std::condition_variable wake_;
   std::deque<std::function<void()>> waiting_;  // guarded by mu_
-  size_t started_ = 0;  // guarded by mu_; threads start when first needed
-  size_t idle_ = 0;     // guarded by mu_
+  size_t started_ = 0;                         // guarded by mu_; threads start when first needed
+  size_t idle_ = 0;                            // guarded by mu_
 };
 
 }  // namespace tessera

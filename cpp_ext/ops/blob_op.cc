@@ -35,18 +35,14 @@ weight: name of the variable it came from, for messages.
 // A tensor buffer over the bytes of a blob; keeps the mapping alive.
 class BlobBuffer : public tf::TensorBuffer {
  public:
-  explicit BlobBuffer(std::shared_ptr<BlobBytes> bytes)
-      : tf::TensorBuffer(bytes->data()), bytes_(std::move(bytes)) {}
+  explicit BlobBuffer(std::shared_ptr<BlobBytes> bytes) : tf::TensorBuffer(bytes->data()), bytes_(std::move(bytes)) {}
   size_t size() const override { return bytes_->size_bytes(); }
   tf::TensorBuffer* root_buffer() override { return this; }
-  void FillAllocationDescription(
-      tf::AllocationDescription* proto) const override {
+  void FillAllocationDescription(tf::AllocationDescription* proto) const override {
     proto->set_requested_bytes(static_cast<int64_t>(size()));
     proto->set_allocator_name("tessera_blob");
   }
-  bool OwnsMemory() const override {
-    return false;
-  }  // so that no kernel writes into the mapping
+  bool OwnsMemory() const override { return false; }  // so that no kernel writes into the mapping
 
  private:
   const std::shared_ptr<BlobBytes> bytes_;
@@ -63,24 +59,18 @@ class BlobOp : public tf::OpKernel {
     OP_REQUIRES_OK(ctx, ctx->GetAttr("digest", &digest));
     OP_REQUIRES_OK(ctx, ctx->GetAttr("weight", &weight));
     OP_REQUIRES(ctx, tf::DataTypeCanUseMemcpy(dtype),
-                absl::InvalidArgumentError(absl::StrCat(
-                    "weight ", weight, ": ", tf::DataTypeString(dtype),
-                    " cannot be stored as a blob")));
+                absl::InvalidArgumentError(
+                    absl::StrCat("weight ", weight, ": ", tf::DataTypeString(dtype), " cannot be stored as a blob")));
     std::shared_ptr<BlobBytes> bytes;
-    const size_t size_bytes =
-        static_cast<size_t>(shape.num_elements()) * tf::DataTypeSize(dtype);
+    const size_t size_bytes = static_cast<size_t>(shape.num_elements()) * tf::DataTypeSize(dtype);
     const BlobError error = OpenBlob(digest, size_bytes, weight, &bytes);
-    OP_REQUIRES(
-        ctx, error.code == 0,
-        absl::Status(static_cast<absl::StatusCode>(error.code), error.message));
+    OP_REQUIRES(ctx, error.code == 0, absl::Status(static_cast<absl::StatusCode>(error.code), error.message));
     auto* buffer = new BlobBuffer(std::move(bytes));
     value_ = tf::Tensor(dtype, shape, buffer);
     buffer->Unref();
   }
 
-  void Compute(tf::OpKernelContext* ctx) override {
-    ctx->set_output(0, value_);
-  }
+  void Compute(tf::OpKernelContext* ctx) override { ctx->set_output(0, value_); }
   bool IsExpensive() override { return false; }
 
  private:

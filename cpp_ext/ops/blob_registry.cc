@@ -39,8 +39,7 @@ Registry& TheRegistry() {
   return *registry;
 }
 
-BlobError Fail(int code, const std::string& weight, const std::string& path,
-               const std::string& what) {
+BlobError Fail(int code, const std::string& weight, const std::string& path, const std::string& what) {
   return {code, "weight " + weight + ": blob " + path + ": " + what};
 }
 
@@ -55,8 +54,8 @@ bool ReadAll(int fd, char* to, size_t size_bytes) {
   return true;
 }
 
-BlobError MapFile(const std::string& path, size_t size_bytes,
-                  const std::string& weight, std::shared_ptr<BlobBytes>* blob) {
+BlobError MapFile(const std::string& path, size_t size_bytes, const std::string& weight,
+                  std::shared_ptr<BlobBytes>* blob) {
   const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
   if (fd < 0) return Fail(kNotFound, weight, path, strerror(errno));
   struct Closer {
@@ -64,29 +63,23 @@ BlobError MapFile(const std::string& path, size_t size_bytes,
     ~Closer() { close(fd); }
   } closer{fd};
   struct stat info;
-  if (fstat(fd, &info) != 0)
-    return Fail(kDataLoss, weight, path, strerror(errno));
+  if (fstat(fd, &info) != 0) return Fail(kDataLoss, weight, path, strerror(errno));
   if (static_cast<size_t>(info.st_size) != size_bytes) {
     return Fail(kDataLoss, weight, path,
-                "has " + std::to_string(info.st_size) + " bytes, expected " +
-                    std::to_string(size_bytes));
+                "has " + std::to_string(info.st_size) + " bytes, expected " + std::to_string(size_bytes));
   }
   if (size_bytes < kCopyBelowBytes) {
     void* copy = nullptr;
-    if (posix_memalign(&copy, kAlignmentBytes,
-                       size_bytes == 0 ? 1 : size_bytes) != 0) {
+    if (posix_memalign(&copy, kAlignmentBytes, size_bytes == 0 ? 1 : size_bytes) != 0) {
       return Fail(kResourceExhausted, weight, path, "out of memory");
     }
-    auto bytes =
-        std::make_shared<BlobBytes>(copy, size_bytes, /*mapped=*/false);
-    if (!ReadAll(fd, static_cast<char*>(copy), size_bytes))
-      return Fail(kDataLoss, weight, path, "cannot be read");
+    auto bytes = std::make_shared<BlobBytes>(copy, size_bytes, /*mapped=*/false);
+    if (!ReadAll(fd, static_cast<char*>(copy), size_bytes)) return Fail(kDataLoss, weight, path, "cannot be read");
     *blob = std::move(bytes);
     return {};
   }
   void* data = mmap(nullptr, size_bytes, PROT_READ, MAP_SHARED, fd, 0);
-  if (data == MAP_FAILED)
-    return Fail(kResourceExhausted, weight, path, strerror(errno));
+  if (data == MAP_FAILED) return Fail(kResourceExhausted, weight, path, strerror(errno));
   *blob = std::make_shared<BlobBytes>(data, size_bytes, /*mapped=*/true);
   return {};
 }
@@ -101,8 +94,7 @@ BlobBytes::~BlobBytes() {
   }
 }
 
-BlobSet::BlobSet(std::map<std::string, std::string> paths)
-    : paths_(std::move(paths)) {
+BlobSet::BlobSet(std::map<std::string, std::string> paths) : paths_(std::move(paths)) {
   Registry& registry = TheRegistry();
   std::lock_guard<std::mutex> lock(registry.mu);
   for (const auto& [digest, path] : paths_) {
@@ -122,16 +114,13 @@ BlobSet::~BlobSet() {
   }
 }
 
-BlobError OpenBlob(const std::string& digest, size_t size_bytes,
-                   const std::string& weight,
+BlobError OpenBlob(const std::string& digest, size_t size_bytes, const std::string& weight,
                    std::shared_ptr<BlobBytes>* blob) {
   Registry& registry = TheRegistry();
-  std::lock_guard<std::mutex> lock(
-      registry.mu);  // mapping does not read the file, so this is short
+  std::lock_guard<std::mutex> lock(registry.mu);  // mapping does not read the file, so this is short
   auto found = registry.entries.find(digest);
   if (found == registry.entries.end()) {
-    return {kNotFound, "weight " + weight + ": blob " + digest +
-                           " is not among the blobs given to the graph"};
+    return {kNotFound, "weight " + weight + ": blob " + digest + " is not among the blobs given to the graph"};
   }
   *blob = found->second.bytes.lock();
   if (*blob != nullptr && (*blob)->size_bytes() == size_bytes) return {};

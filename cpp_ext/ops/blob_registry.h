@@ -21,8 +21,7 @@ namespace tessera {
 // last user is gone.
 class TESSERA_OPS_EXPORT BlobBytes {
  public:
-  BlobBytes(void* data, size_t size_bytes, bool mapped)
-      : data_(data), size_bytes_(size_bytes), mapped_(mapped) {}
+  BlobBytes(void* data, size_t size_bytes, bool mapped) : data_(data), size_bytes_(size_bytes), mapped_(mapped) {}
   ~BlobBytes();
   BlobBytes(const BlobBytes&) = delete;
   BlobBytes& operator=(const BlobBytes&) = delete;
@@ -43,9 +42,7 @@ class TESSERA_OPS_EXPORT BlobSet {
   ~BlobSet();
   BlobSet(const BlobSet&) = delete;
   BlobSet& operator=(const BlobSet&) = delete;
-  bool contains(const std::string& digest) const {
-    return paths_.count(digest) != 0;
-  }
+  bool contains(const std::string& digest) const { return paths_.count(digest) != 0; }
 
  private:
   const std::map<std::string, std::string> paths_;
@@ -60,9 +57,7 @@ struct BlobError {
 // Maps the blob `digest` of some living BlobSet, or joins an existing mapping.
 // `weight` is named in errors: NOT_FOUND (nobody registered the digest, or no
 // such file), DATA_LOSS (other size), RESOURCE_EXHAUSTED (mmap).
-TESSERA_OPS_EXPORT BlobError OpenBlob(const std::string& digest,
-                                      size_t size_bytes,
-                                      const std::string& weight,
+TESSERA_OPS_EXPORT BlobError OpenBlob(const std::string& digest, size_t size_bytes, const std::string& weight,
                                       std::shared_ptr<BlobBytes>* blob);
 
 }  // namespace tessera

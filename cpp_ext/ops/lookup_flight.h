@@ -18,24 +18,19 @@ namespace tessera {
 // the cancellation callback; the last of them gives the handle back.
 class Flight {
  public:
-  Flight(const TesseraFanoutApi* api, StepContext* step,
-         tensorflow::OpKernelContext* ctx,
+  Flight(const TesseraFanoutApi* api, StepContext* step, tensorflow::OpKernelContext* ctx,
          tensorflow::AsyncOpKernel::DoneCallback done)
       : api_(api), step_(step), ctx_(ctx), done_(std::move(done)) {}
   ~Flight() {
     if (handle_ != nullptr) api_->release_lookup(handle_);
   }
 
-  static void Start(std::shared_ptr<Flight> flight,
-                    const TesseraGather* gathers, size_t gathers_count) {
-    tensorflow::CancellationManager* cancellation =
-        flight->ctx_->cancellation_manager();
+  static void Start(std::shared_ptr<Flight> flight, const TesseraGather* gathers, size_t gathers_count) {
+    tensorflow::CancellationManager* cancellation = flight->ctx_->cancellation_manager();
     if (cancellation != nullptr) {
       flight->token_ = cancellation->get_cancellation_token();
-      if (!cancellation->RegisterCallback(flight->token_,
-                                          [flight] { flight->Cancel(); })) {
-        flight->ctx_->SetStatus(
-            absl::CancelledError("the request was cancelled"));
+      if (!cancellation->RegisterCallback(flight->token_, [flight] { flight->Cancel(); })) {
+        flight->ctx_->SetStatus(absl::CancelledError("the request was cancelled"));
         auto done = std::move(flight->done_);
         return done();
       }
@@ -45,22 +40,18 @@ class Flight {
     TesseraRoute* route = flight->step_->route;
     const int64_t deadline_ns = flight->step_->deadline_ns;
     auto* self = new std::shared_ptr<Flight>(flight);
-    TesseraLookup* handle = flight->api_->start(
-        route, gathers, gathers_count, deadline_ns, &Flight::OnDone, self);
+    TesseraLookup* handle = flight->api_->start(route, gathers, gathers_count, deadline_ns, &Flight::OnDone, self);
     flight->SetHandle(handle);
   }
 
  private:
-  static void OnDone(void* arg, int code, const char* message,
-                     size_t message_size) {
-    std::unique_ptr<std::shared_ptr<Flight>> self(
-        static_cast<std::shared_ptr<Flight>*>(arg));
+  static void OnDone(void* arg, int code, const char* message, size_t message_size) {
+    std::unique_ptr<std::shared_ptr<Flight>> self(static_cast<std::shared_ptr<Flight>*>(arg));
     Flight& flight = **self;
     if (code != 0) {
       flight.step_->error.Set(code, message, message_size);
       flight.ctx_->SetStatus(
-          absl::Status(static_cast<absl::StatusCode>(code),
-                       absl::string_view(message, message_size)));
+          absl::Status(static_cast<absl::StatusCode>(code), absl::string_view(message, message_size)));
     }
     // Does not wait for a callback that is running: `OnDone` may be on its
     // stack.
@@ -85,20 +76,17 @@ class Flight {
       cancelled_ = true;
       handle = handle_;
     }
-    if (handle != nullptr)
-      api_->cancel(handle);  // outside of the lock: may run `OnDone`
+    if (handle != nullptr) api_->cancel(handle);  // outside of the lock: may run `OnDone`
   }
 
   const TesseraFanoutApi* const api_;
   StepContext* const step_;                 // valid until done_ has been called
   tensorflow::OpKernelContext* const ctx_;  // likewise
   tensorflow::AsyncOpKernel::DoneCallback done_;
-  tensorflow::CancellationToken token_ =
-      tensorflow::CancellationManager::kInvalidToken;
+  tensorflow::CancellationToken token_ = tensorflow::CancellationManager::kInvalidToken;
   std::mutex mu_;
-  TesseraLookup* handle_ =
-      nullptr;              // guarded by mu_ until all sharers but one are gone
-  bool cancelled_ = false;  // guarded by mu_
+  TesseraLookup* handle_ = nullptr;  // guarded by mu_ until all sharers but one are gone
+  bool cancelled_ = false;           // guarded by mu_
 };
 
 }  // namespace tessera

@@ -22,9 +22,8 @@ absl::Status LookupShapes(tf::shape_inference::InferenceContext* c) {
   std::vector<tf::PartialTensorShape> row_shapes;
   TF_RETURN_IF_ERROR(c->GetAttr("row_shapes", &row_shapes));
   if (static_cast<int>(row_shapes.size()) != c->num_inputs()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("TesseraLookup: row_shapes has ", row_shapes.size(),
-                     " entries, expected one per ids (", c->num_inputs(), ")"));
+    return absl::InvalidArgumentError(absl::StrCat("TesseraLookup: row_shapes has ", row_shapes.size(),
+                                                   " entries, expected one per ids (", c->num_inputs(), ")"));
   }
   for (int i = 0; i < c->num_inputs(); ++i) {
     tf::shape_inference::ShapeHandle row, rows;
@@ -63,14 +62,11 @@ int64_t FirstBadId(const tf::Tensor& ids, int64_t rows) {
   const int64_t count = ids.NumElements();
   bool bad = false;
   for (int64_t i = 0; i < count; ++i) {
-    bad |= static_cast<uint64_t>(static_cast<int64_t>(begin[i])) >=
-           static_cast<uint64_t>(rows);
+    bad |= static_cast<uint64_t>(static_cast<int64_t>(begin[i])) >= static_cast<uint64_t>(rows);
   }
   if (!bad) return -1;
   for (int64_t i = 0; i < count; ++i) {
-    if (static_cast<uint64_t>(static_cast<int64_t>(begin[i])) >=
-        static_cast<uint64_t>(rows))
-      return i;
+    if (static_cast<uint64_t>(static_cast<int64_t>(begin[i])) >= static_cast<uint64_t>(rows)) return i;
   }
   return -1;
 }
@@ -88,35 +84,26 @@ class LookupOp : public tf::AsyncOpKernel {
     OP_REQUIRES_OK(ctx, ctx->GetAttr("row_shapes", &row_shapes));
     OP_REQUIRES_OK(ctx, ctx->GetAttr("dtypes", &dtypes));
     const size_t count = static_cast<size_t>(ctx->num_inputs());
-    OP_REQUIRES(
-        ctx,
-        tables.size() == count && names.size() == count &&
-            table_rows.size() == count && row_shapes.size() == count &&
-            dtypes.size() == count,
-        absl::InvalidArgumentError(absl::StrCat(
-            "TesseraLookup: every list attribute must have one entry per ids (",
-            count, "), got tables ", tables.size(), ", table_names ",
-            names.size(), ", table_rows ", table_rows.size(), ", row_shapes ",
-            row_shapes.size(), ", dtypes ", dtypes.size())));
+    OP_REQUIRES(ctx,
+                tables.size() == count && names.size() == count && table_rows.size() == count &&
+                    row_shapes.size() == count && dtypes.size() == count,
+                absl::InvalidArgumentError(
+                    absl::StrCat("TesseraLookup: every list attribute must have one entry per ids (", count,
+                                 "), got tables ", tables.size(), ", table_names ", names.size(), ", table_rows ",
+                                 table_rows.size(), ", row_shapes ", row_shapes.size(), ", dtypes ", dtypes.size())));
     for (size_t i = 0; i < count; ++i) {
       Table table;
       table.name = names[i];
-      OP_REQUIRES(
-          ctx, tables[i] >= 0 && tables[i] <= UINT32_MAX && table_rows[i] >= 0,
-          absl::InvalidArgumentError(absl::StrCat(
-              "TesseraLookup: table ", names[i], ": tables ", tables[i],
-              " and table_rows ", table_rows[i], " must not be negative")));
-      OP_REQUIRES(ctx,
-                  row_shapes[i].AsTensorShape(&table.row_shape) &&
-                      tf::DataTypeCanUseMemcpy(dtypes[i]),
-                  absl::InvalidArgumentError(absl::StrCat(
-                      "TesseraLookup: table ", names[i], ": row_shape ",
-                      row_shapes[i].DebugString(), " of ",
-                      tf::DataTypeString(dtypes[i]), " is not of fixed size")));
+      OP_REQUIRES(ctx, tables[i] >= 0 && tables[i] <= UINT32_MAX && table_rows[i] >= 0,
+                  absl::InvalidArgumentError(absl::StrCat("TesseraLookup: table ", names[i], ": tables ", tables[i],
+                                                          " and table_rows ", table_rows[i], " must not be negative")));
+      OP_REQUIRES(ctx, row_shapes[i].AsTensorShape(&table.row_shape) && tf::DataTypeCanUseMemcpy(dtypes[i]),
+                  absl::InvalidArgumentError(absl::StrCat("TesseraLookup: table ", names[i], ": row_shape ",
+                                                          row_shapes[i].DebugString(), " of ",
+                                                          tf::DataTypeString(dtypes[i]), " is not of fixed size")));
       table.ordinal = static_cast<uint32_t>(tables[i]);
       table.rows = table_rows[i];
-      table.row_bytes =
-          table.row_shape.num_elements() * tf::DataTypeSize(dtypes[i]);
+      table.row_bytes = table.row_shape.num_elements() * tf::DataTypeSize(dtypes[i]);
       tables_.push_back(std::move(table));
     }
   }
@@ -129,9 +116,7 @@ class LookupOp : public tf::AsyncOpKernel {
       if (!status.ok()) ctx->SetStatus(status);
       return done();
     }
-    Flight::Start(
-        std::make_shared<Flight>(step->fanout, step, ctx, std::move(done)),
-        gathers.data(), gathers.size());
+    Flight::Start(std::make_shared<Flight>(step->fanout, step, ctx, std::move(done)), gathers.data(), gathers.size());
   }
 
  private:
@@ -156,8 +141,7 @@ class LookupOp : public tf::AsyncOpKernel {
     }
     const StepContext& context = **step;
     if (context.fanout == nullptr || context.route == nullptr) {
-      return absl::FailedPreconditionError(
-          "TesseraLookup: this request has no route to the tables' servers");
+      return absl::FailedPreconditionError("TesseraLookup: this request has no route to the tables' servers");
     }
     const uint32_t route_tables = context.fanout->table_count(context.route);
     for (int i = 0; i < ctx->num_inputs(); ++i) {
@@ -165,48 +149,38 @@ class LookupOp : public tf::AsyncOpKernel {
       TF_RETURN_IF_ERROR(CheckRoute(context, table, route_tables));
       const tf::Tensor& ids = ctx->input(i);
       const bool wide = ids.dtype() == tf::DT_INT64;
-      const int64_t bad = wide ? FirstBadId<int64_t>(ids, table.rows)
-                               : FirstBadId<int32_t>(ids, table.rows);
+      const int64_t bad = wide ? FirstBadId<int64_t>(ids, table.rows) : FirstBadId<int32_t>(ids, table.rows);
       if (bad >= 0) return BadId(ids, bad, table);
       tf::TensorShape shape = ids.shape();
       TF_RETURN_IF_ERROR(shape.AppendShapeWithStatus(table.row_shape));
       tf::Tensor* rows = nullptr;
       TF_RETURN_IF_ERROR(ctx->allocate_output(i, shape, &rows));
       if (ids.NumElements() == 0 || table.row_bytes == 0) continue;
-      gathers->push_back({table.ordinal, wide ? 8u : 4u, ids.data(),
-                          static_cast<size_t>(ids.NumElements()),
-                          rows->data()});
+      gathers->push_back(
+          {table.ordinal, wide ? 8u : 4u, ids.data(), static_cast<size_t>(ids.NumElements()), rows->data()});
     }
     return absl::OkStatus();
   }
 
-  static absl::Status CheckRoute(const StepContext& context, const Table& table,
-                                 uint32_t route_tables) {
+  static absl::Status CheckRoute(const StepContext& context, const Table& table, uint32_t route_tables) {
     if (table.ordinal >= route_tables) {
-      return absl::FailedPreconditionError(absl::StrCat(
-          "table ", table.name, ": the graph wants table ", table.ordinal,
-          " of the package, the route has only ", route_tables));
+      return absl::FailedPreconditionError(absl::StrCat("table ", table.name, ": the graph wants table ", table.ordinal,
+                                                        " of the package, the route has only ", route_tables));
     }
     int64_t rows = 0, row_bytes = 0;
-    context.fanout->table_shape(context.route, table.ordinal, &rows,
-                                &row_bytes);
-    if (rows == table.rows && row_bytes == table.row_bytes)
-      return absl::OkStatus();
-    return absl::FailedPreconditionError(
-        absl::StrCat("table ", table.name, ": the graph expects ", table.rows,
-                     " rows of ", table.row_bytes, " bytes, the route has ",
-                     rows, " rows of ", row_bytes, " bytes"));
+    context.fanout->table_shape(context.route, table.ordinal, &rows, &row_bytes);
+    if (rows == table.rows && row_bytes == table.row_bytes) return absl::OkStatus();
+    return absl::FailedPreconditionError(absl::StrCat("table ", table.name, ": the graph expects ", table.rows,
+                                                      " rows of ", table.row_bytes, " bytes, the route has ", rows,
+                                                      " rows of ", row_bytes, " bytes"));
   }
 
   // The text of TensorFlow's own gathers.
-  static absl::Status BadId(const tf::Tensor& ids, int64_t position,
-                            const Table& table) {
-    const int64_t id = ids.dtype() == tf::DT_INT64
-                           ? ids.flat<int64_t>()(position)
-                           : int64_t{ids.flat<int32_t>()(position)};
-    return absl::InvalidArgumentError(
-        absl::StrCat("indices", tf::SliceDebugString(ids.shape(), position),
-                     " = ", id, " is not in [0, ", table.rows, ")"));
+  static absl::Status BadId(const tf::Tensor& ids, int64_t position, const Table& table) {
+    const int64_t id =
+        ids.dtype() == tf::DT_INT64 ? ids.flat<int64_t>()(position) : int64_t{ids.flat<int32_t>()(position)};
+    return absl::InvalidArgumentError(absl::StrCat("indices", tf::SliceDebugString(ids.shape(), position), " = ", id,
+                                                   " is not in [0, ", table.rows, ")"));
   }
 
   std::vector<Table> tables_;

@@ -13,8 +13,7 @@ constexpr int kGenerationBits = 40;
 constexpr uint64_t kGenerationMask = (uint64_t{1} << kGenerationBits) - 1;
 // Non-negative, and above every id that a session counts up to.
 constexpr uint64_t kTag = uint64_t{0x5A} << (kSlotBits + kGenerationBits);
-constexpr uint64_t kTagMask =
-    ~((uint64_t{1} << (kSlotBits + kGenerationBits)) - 1);
+constexpr uint64_t kTagMask = ~((uint64_t{1} << (kSlotBits + kGenerationBits)) - 1);
 
 struct Slot {
   std::atomic<uint64_t> generation{0};
@@ -74,27 +73,20 @@ StepSlot::~StepSlot() {
 
 int64_t StepSlot::BeginStep() {
   Slot* slot = TheTable().slots[index_].load(std::memory_order_relaxed);
-  const uint64_t generation =
-      (slot->generation.load(std::memory_order_relaxed) + 1) & kGenerationMask;
+  const uint64_t generation = (slot->generation.load(std::memory_order_relaxed) + 1) & kGenerationMask;
   slot->generation.store(generation, std::memory_order_release);
-  return static_cast<int64_t>(kTag | (generation << kSlotBits) |
-                              static_cast<uint64_t>(index_));
+  return static_cast<int64_t>(kTag | (generation << kSlotBits) | static_cast<uint64_t>(index_));
 }
 
-StepContext& StepSlot::context() {
-  return TheTable().slots[index_].load(std::memory_order_relaxed)->context;
-}
+StepContext& StepSlot::context() { return TheTable().slots[index_].load(std::memory_order_relaxed)->context; }
 
 StepContext* FindStep(int64_t step_id) {
   const uint64_t id = static_cast<uint64_t>(step_id);
   if ((id & kTagMask) != kTag) return nullptr;
-  Slot* slot =
-      TheTable().slots[id & (kSlots - 1)].load(std::memory_order_acquire);
+  Slot* slot = TheTable().slots[id & (kSlots - 1)].load(std::memory_order_acquire);
   if (slot == nullptr) return nullptr;
   const uint64_t generation = (id >> kSlotBits) & kGenerationMask;
-  return slot->generation.load(std::memory_order_acquire) == generation
-             ? &slot->context
-             : nullptr;
+  return slot->generation.load(std::memory_order_acquire) == generation ? &slot->context : nullptr;
 }
 
 }  // namespace tessera

@@ -37,10 +37,8 @@ class TESSERA_OPS_EXPORT StepError {
 };
 
 struct StepContext {
-  const TesseraFanoutApi* fanout =
-      nullptr;  // null: the graph was loaded without a fan-out
-  TesseraRoute* route =
-      nullptr;  // borrowed from the version that the step pins
+  const TesseraFanoutApi* fanout = nullptr;  // null: the graph was loaded without a fan-out
+  TesseraRoute* route = nullptr;             // borrowed from the version that the step pins
   int64_t deadline_ns = TESSERA_NO_DEADLINE;
   StepError error;
 };

@@ -27,27 +27,14 @@ namespace py = pybind11;
 namespace tf = tensorflow;
 
 constexpr int64_t kDefaultMaxInFlight = 4096;
-constexpr const char* kCodeNames[] = {"OK",
-                                      "CANCELLED",
-                                      "UNKNOWN",
-                                      "INVALID_ARGUMENT",
-                                      "DEADLINE_EXCEEDED",
-                                      "NOT_FOUND",
-                                      "ALREADY_EXISTS",
-                                      "PERMISSION_DENIED",
-                                      "RESOURCE_EXHAUSTED",
-                                      "FAILED_PRECONDITION",
-                                      "ABORTED",
-                                      "OUT_OF_RANGE",
-                                      "UNIMPLEMENTED",
-                                      "INTERNAL",
-                                      "UNAVAILABLE",
-                                      "DATA_LOSS",
-                                      "UNAUTHENTICATED"};
+constexpr const char* kCodeNames[] = {
+    "OK",        "CANCELLED",      "UNKNOWN",           "INVALID_ARGUMENT",   "DEADLINE_EXCEEDED",
+    "NOT_FOUND", "ALREADY_EXISTS", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION",
+    "ABORTED",   "OUT_OF_RANGE",   "UNIMPLEMENTED",     "INTERNAL",           "UNAVAILABLE",
+    "DATA_LOSS", "UNAUTHENTICATED"};
 
 void Check(const absl::Status& status) {
-  if (!status.ok())
-    RaiseStatus(static_cast<int>(status.code()), ToUtf8(status.message()));
+  if (!status.ok()) RaiseStatus(static_cast<int>(status.code()), ToUtf8(status.message()));
 }
 
 template <typename T>
@@ -67,20 +54,16 @@ struct Process {
 };
 
 Process& TheProcess() {
-  static Process* process =
-      new Process;  // never destroyed: it holds a Python object
+  static Process* process = new Process;  // never destroyed: it holds a Python object
   return *process;
 }
 
 template <typename T>
-T* FromCapsule(const py::object& object, const char* name,
-               const char* argument) {
+T* FromCapsule(const py::object& object, const char* name, const char* argument) {
   if (object.is_none()) return nullptr;
-  if (PyCapsule_IsValid(object.ptr(), name))
-    return static_cast<T*>(PyCapsule_GetPointer(object.ptr(), name));
-  Check(absl::InvalidArgumentError(absl::StrCat(
-      argument, ": got ", std::string(py::str(py::type::of(object))),
-      ", expected a capsule \"", name, "\"")));
+  if (PyCapsule_IsValid(object.ptr(), name)) return static_cast<T*>(PyCapsule_GetPointer(object.ptr(), name));
+  Check(absl::InvalidArgumentError(absl::StrCat(argument, ": got ", std::string(py::str(py::type::of(object))),
+                                                ", expected a capsule \"", name, "\"")));
   return nullptr;
 }
 
@@ -88,19 +71,16 @@ void Configure(const py::object& fanout, int intra_op_threads, bool onednn) {
   Process& process = TheProcess();
   if (intra_op_threads < 0) {
     Check(absl::InvalidArgumentError(
-        absl::StrCat("intra_op_threads: got ", intra_op_threads,
-                     ", expected 0 (one a core) or more")));
+        absl::StrCat("intra_op_threads: got ", intra_op_threads, ", expected 0 (one a core) or more")));
   }
-  const auto* api = FromCapsule<const TesseraFanoutApi>(
-      fanout, TESSERA_FANOUT_CAPSULE, "fanout");
+  const auto* api = FromCapsule<const TesseraFanoutApi>(fanout, TESSERA_FANOUT_CAPSULE, "fanout");
   if (api != nullptr && api->abi_version != TESSERA_ABI_VERSION) {
-    Check(absl::FailedPreconditionError(absl::StrCat(
-        "fanout: has ABI version ", api->abi_version, ", expected ",
-        TESSERA_ABI_VERSION, "; _rpc and _graph are of different builds")));
+    Check(
+        absl::FailedPreconditionError(absl::StrCat("fanout: has ABI version ", api->abi_version, ", expected ",
+                                                   TESSERA_ABI_VERSION, "; _rpc and _graph are of different builds")));
   }
   if (process.configured &&
-      (api != process.fanout || intra_op_threads != process.intra_op_threads ||
-       onednn != process.onednn)) {
+      (api != process.fanout || intra_op_threads != process.intra_op_threads || onednn != process.onednn)) {
     Check(
         absl::FailedPreconditionError("configure: was called before with other "
                                       "values, which a process cannot change"));
@@ -108,9 +88,9 @@ void Configure(const py::object& fanout, int intra_op_threads, bool onednn) {
   // TensorFlow decides when its libraries are loaded, from the environment; all
   // that is left is to compare.
   if (onednn && !tf::IsMKLEnabled()) {
-    Check(absl::FailedPreconditionError(
-        "onednn: TensorFlow was loaded without it; set TF_ENABLE_ONEDNN_OPTS=1 "
-        "before the process starts"));
+    Check(
+        absl::FailedPreconditionError("onednn: TensorFlow was loaded without it; set TF_ENABLE_ONEDNN_OPTS=1 "
+                                      "before the process starts"));
   }
   if (!onednn && tf::IsMKLEnabled()) {
     LOG(WARNING) << "oneDNN is on (TF_ENABLE_ONEDNN_OPTS), which costs small "
@@ -133,10 +113,8 @@ const char* ModeName(RunMode mode) {
   return "refused";
 }
 
-std::shared_ptr<LoadedGraph> Load(
-    const std::string& path, std::vector<std::string> tags,
-    std::optional<std::map<std::string, std::string>> blobs,
-    bool sessions_only) {
+std::shared_ptr<LoadedGraph> Load(const std::string& path, std::vector<std::string> tags,
+                                  std::optional<std::map<std::string, std::string>> blobs, bool sessions_only) {
   LoadOptions options;
   options.tags = std::move(tags);
   if (blobs.has_value()) options.blobs = *std::move(blobs);
@@ -152,28 +130,23 @@ std::shared_ptr<LoadedGraph> Load(
 
 py::dict Signatures(const LoadedGraph& graph) {
   py::dict modes;
-  for (const auto& [name, runnable] : graph.runnables())
-    modes[py::str(name)] = ModeName(runnable.mode());
+  for (const auto& [name, runnable] : graph.runnables()) modes[py::str(name)] = ModeName(runnable.mode());
   return modes;
 }
 
-py::dict Run(std::shared_ptr<LoadedGraph> graph, const std::string& signature,
-             const py::dict& inputs, const py::object& route,
-             double timeout_s) {
+py::dict Run(std::shared_ptr<LoadedGraph> graph, const std::string& signature, const py::dict& inputs,
+             const py::object& route, double timeout_s) {
   NamedTensors tensors;
   for (const auto& [key, value] : inputs) {
     const auto alias = key.cast<std::string>();
-    tensors[alias] =
-        Take(TensorFromNumpy(alias, py::reinterpret_borrow<py::object>(value)));
+    tensors[alias] = Take(TensorFromNumpy(alias, py::reinterpret_borrow<py::object>(value)));
   }
   std::shared_ptr<const ServedVersion> version = Take(ServedVersion::Make(
-      0, std::move(graph), TheProcess().fanout,
-      FromCapsule<TesseraRoute>(route, TESSERA_ROUTE_CAPSULE, "route"), {}));
+      0, std::move(graph), TheProcess().fanout, FromCapsule<TesseraRoute>(route, TESSERA_ROUTE_CAPSULE, "route"), {}));
   absl::StatusOr<NamedTensors> results;
   {
     py::gil_scoped_release release;
-    results = RunAndWait(std::move(version), signature, tensors,
-                         absl::Seconds(timeout_s));
+    results = RunAndWait(std::move(version), signature, tensors, absl::Seconds(timeout_s));
   }
   py::dict outputs;
   for (const auto& [alias, tensor] : Take(std::move(results)))
@@ -181,27 +154,18 @@ py::dict Run(std::shared_ptr<LoadedGraph> graph, const std::string& signature,
   return outputs;
 }
 
-std::shared_ptr<ServedVersion> MakeVersion(int64_t version,
-                                           std::shared_ptr<LoadedGraph> graph,
-                                           const py::object& route,
+std::shared_ptr<ServedVersion> MakeVersion(int64_t version, std::shared_ptr<LoadedGraph> graph, const py::object& route,
                                            std::vector<std::string> labels) {
-  return Take(ServedVersion::Make(
-      version, std::move(graph), TheProcess().fanout,
-      FromCapsule<TesseraRoute>(route, TESSERA_ROUTE_CAPSULE, "route"),
-      std::move(labels)));
+  return Take(ServedVersion::Make(version, std::move(graph), TheProcess().fanout,
+                                  FromCapsule<TesseraRoute>(route, TESSERA_ROUTE_CAPSULE, "route"), std::move(labels)));
 }
 
-void Publish(
-    Predictor& predictor,
-    const std::map<std::string, std::vector<std::shared_ptr<ServedVersion>>>&
-        models) {
+void Publish(Predictor& predictor, const std::map<std::string, std::vector<std::shared_ptr<ServedVersion>>>& models) {
   std::vector<ServedModel> served;
   for (const auto& [name, versions] : models) {
-    served.push_back(
-        {name, std::vector<Pin>(versions.begin(), versions.end())});
+    served.push_back({name, std::vector<Pin>(versions.begin(), versions.end())});
   }
-  absl::StatusOr<std::shared_ptr<const Snapshot>> snapshot =
-      Snapshot::Make(std::move(served));
+  absl::StatusOr<std::shared_ptr<const Snapshot>> snapshot = Snapshot::Make(std::move(served));
   Check(snapshot.status());
   py::gil_scoped_release release;  // may free graphs
   predictor.Publish(*std::move(snapshot));
@@ -209,13 +173,10 @@ void Publish(
 
 py::capsule Handler(const std::shared_ptr<Predictor>& predictor) {
   auto* keep = new std::shared_ptr<Predictor>(predictor);
-  PyObject* capsule = PyCapsule_New(
-      predictor->handler(), TESSERA_HANDLER_CAPSULE, [](PyObject* object) {
-        delete static_cast<std::shared_ptr<Predictor>*>(
-            PyCapsule_GetContext(object));
-      });
-  if (capsule == nullptr || PyCapsule_SetContext(capsule, keep) != 0)
-    throw py::error_already_set();
+  PyObject* capsule = PyCapsule_New(predictor->handler(), TESSERA_HANDLER_CAPSULE, [](PyObject* object) {
+    delete static_cast<std::shared_ptr<Predictor>*>(PyCapsule_GetContext(object));
+  });
+  if (capsule == nullptr || PyCapsule_SetContext(capsule, keep) != 0) throw py::error_already_set();
   return py::reinterpret_steal<py::capsule>(capsule);
 }
 
@@ -227,8 +188,7 @@ py::dict Stats(const Predictor& predictor) {
   }
   for (const ServedModel& model : predictor.snapshot()->models()) {
     py::dict versions;
-    for (const Pin& version : model.versions)
-      versions[py::int_(version->version())] = version->requests();
+    for (const Pin& version : model.versions) versions[py::int_(version->version())] = version->requests();
     models[py::str(model.name)] = versions;
   }
   py::dict result;
@@ -252,42 +212,33 @@ py::bytes Recode(const std::string& tensor_proto, bool tensor_content) {
 }  // namespace
 
 void BindGraph(py::module_& module) {
-  module.def("configure", &Configure, py::kw_only(),
-             py::arg("fanout") = py::none(), py::arg("intra_op_threads") = 0,
+  module.def("configure", &Configure, py::kw_only(), py::arg("fanout") = py::none(), py::arg("intra_op_threads") = 0,
              py::arg("onednn") = false);
-  module.def("recode_tensor", &Recode, py::arg("tensor_proto"), py::kw_only(),
-             py::arg("tensor_content") = false);
+  module.def("recode_tensor", &Recode, py::arg("tensor_proto"), py::kw_only(), py::arg("tensor_content") = false);
 
   py::class_<LoadedGraph, std::shared_ptr<LoadedGraph>>(module, "Graph")
-      .def_static("load", &Load, py::arg("path"), py::kw_only(),
-                  py::arg("tags") = std::vector<std::string>{"serve"},
-                  py::arg("blobs") = py::none(),
-                  py::arg("sessions_only") = false)
+      .def_static("load", &Load, py::arg("path"), py::kw_only(), py::arg("tags") = std::vector<std::string>{"serve"},
+                  py::arg("blobs") = py::none(), py::arg("sessions_only") = false)
       .def_property_readonly("signatures", &Signatures)
       .def_property_readonly("signature_defs",
-                             [](const LoadedGraph& graph) {
-                               return py::bytes(graph.signature_defs());
-                             })
+                             [](const LoadedGraph& graph) { return py::bytes(graph.signature_defs()); })
       .def_property_readonly("lookup_tables", &LoadedGraph::lookup_tables)
-      .def("run", &Run, py::arg("signature"), py::arg("inputs"), py::kw_only(),
-           py::arg("route") = py::none(), py::arg("timeout_s") = 60.0);
+      .def("run", &Run, py::arg("signature"), py::arg("inputs"), py::kw_only(), py::arg("route") = py::none(),
+           py::arg("timeout_s") = 60.0);
 
   py::class_<ServedVersion, std::shared_ptr<ServedVersion>>(module, "Version")
-      .def(py::init(&MakeVersion), py::kw_only(), py::arg("version"),
-           py::arg("graph"), py::arg("route") = py::none(),
+      .def(py::init(&MakeVersion), py::kw_only(), py::arg("version"), py::arg("graph"), py::arg("route") = py::none(),
            py::arg("labels") = std::vector<std::string>{});
 
   py::class_<Predictor, std::shared_ptr<Predictor>>(module, "Predictor")
       .def(py::init([](int64_t max_in_flight, bool tensor_content) {
              if (max_in_flight < 1) {
                Check(absl::InvalidArgumentError(
-                   absl::StrCat("max_in_flight: got ", max_in_flight,
-                                ", expected 1 or more")));
+                   absl::StrCat("max_in_flight: got ", max_in_flight, ", expected 1 or more")));
              }
              return std::make_shared<Predictor>(max_in_flight, tensor_content);
            }),
-           py::kw_only(), py::arg("max_in_flight") = kDefaultMaxInFlight,
-           py::arg("tensor_content") = false)
+           py::kw_only(), py::arg("max_in_flight") = kDefaultMaxInFlight, py::arg("tensor_content") = false)
       .def("publish", &Publish, py::arg("models"))
       .def("handler", &Handler)
       .def("stats", &Stats);

@@ -15,8 +15,8 @@
 #include "cpp_ext/python/status_caster.h"
 #include "cpp_ext/rpc/queued_methods.h"
 #include "cpp_ext/rpc/server.h"
-#include "cpp_ext/table/table_handler.h"
 #include "cpp_ext/table/lookup_message.h"
+#include "cpp_ext/table/table_handler.h"
 #include "cpp_ext/table/table_store.h"
 
 namespace py = pybind11;

@@ -44,12 +44,10 @@ constexpr DtypeName kDtypes[] = {
 };
 
 absl::Status BadDtype(const std::string& name, const std::string& dtype) {
-  return absl::InvalidArgumentError(
-      absl::StrCat(name, ": dtype ", dtype, " cannot be converted"));
+  return absl::InvalidArgumentError(absl::StrCat(name, ": dtype ", dtype, " cannot be converted"));
 }
 
-absl::StatusOr<tf::Tensor> StringsFromNumpy(const std::string& name,
-                                            const py::array& array,
+absl::StatusOr<tf::Tensor> StringsFromNumpy(const std::string& name, const py::array& array,
                                             const tf::TensorShape& shape) {
   tf::Tensor tensor(tf::DT_STRING, shape);
   auto flat = tensor.flat<tf::tstring>();
@@ -57,9 +55,8 @@ absl::StatusOr<tf::Tensor> StringsFromNumpy(const std::string& name,
   for (int64_t i = 0; i < flat.size(); ++i) {
     const py::object item = items[static_cast<size_t>(i)];
     if (!py::isinstance<py::bytes>(item) && !py::isinstance<py::str>(item)) {
-      return absl::InvalidArgumentError(absl::StrCat(
-          name, ": element ", i, " is ",
-          std::string(py::str(py::type::of(item))), ", expected bytes"));
+      return absl::InvalidArgumentError(
+          absl::StrCat(name, ": element ", i, " is ", std::string(py::str(py::type::of(item))), ", expected bytes"));
     }
     flat(i) = item.cast<std::string>();
   }
@@ -68,14 +65,12 @@ absl::StatusOr<tf::Tensor> StringsFromNumpy(const std::string& name,
 
 }  // namespace
 
-absl::StatusOr<tf::Tensor> TensorFromNumpy(const std::string& name,
-                                           const py::object& value) {
+absl::StatusOr<tf::Tensor> TensorFromNumpy(const std::string& name, const py::object& value) {
   const py::module_ numpy = py::module_::import("numpy");
   const py::array array = numpy.attr("asarray")(value, py::arg("order") = "C");
   std::vector<int64_t> dims(array.shape(), array.shape() + array.ndim());
   tf::TensorShape shape;
-  absl::Status status =
-      tf::TensorShape::BuildTensorShape(absl::MakeConstSpan(dims), &shape);
+  absl::Status status = tf::TensorShape::BuildTensorShape(absl::MakeConstSpan(dims), &shape);
   if (!status.ok()) return status;
   const char kind = array.dtype().kind();
   if (kind == 'O' || kind == 'S') return StringsFromNumpy(name, array, shape);
@@ -83,36 +78,28 @@ absl::StatusOr<tf::Tensor> TensorFromNumpy(const std::string& name,
   for (const DtypeName& known : kDtypes) {
     if (dtype != known.numpy) continue;
     tf::Tensor tensor(known.dtype, shape);
-    if (array.nbytes() != 0)
-      memcpy(tensor.data(), array.data(), static_cast<size_t>(array.nbytes()));
+    if (array.nbytes() != 0) memcpy(tensor.data(), array.data(), static_cast<size_t>(array.nbytes()));
     return tensor;
   }
   return BadDtype(name, dtype);
 }
 
-absl::StatusOr<py::object> NumpyFromTensor(const std::string& name,
-                                           const tf::Tensor& tensor) {
+absl::StatusOr<py::object> NumpyFromTensor(const std::string& name, const tf::Tensor& tensor) {
   std::vector<py::ssize_t> dims;
   for (int i = 0; i < tensor.dims(); ++i) dims.push_back(tensor.dim_size(i));
   const py::module_ numpy = py::module_::import("numpy");
   if (tensor.dtype() == tf::DT_STRING) {
     const auto flat = tensor.flat<tf::tstring>();
-    py::object array =
-        numpy.attr("empty")(flat.size(), py::arg("dtype") = "object");
-    for (int64_t i = 0; i < flat.size(); ++i)
-      array[py::int_(i)] = py::bytes(flat(i).data(), flat(i).size());
+    py::object array = numpy.attr("empty")(flat.size(), py::arg("dtype") = "object");
+    for (int64_t i = 0; i < flat.size(); ++i) array[py::int_(i)] = py::bytes(flat(i).data(), flat(i).size());
     return array.attr("reshape")(py::cast(dims));
   }
   for (const DtypeName& known : kDtypes) {
     if (tensor.dtype() != known.dtype) continue;
     py::object type = py::str(known.numpy);
-    if (known.extended)
-      type = py::module_::import("ml_dtypes").attr(known.numpy);
-    py::array array =
-        numpy.attr("empty")(py::cast(dims), py::arg("dtype") = type);
-    if (array.nbytes() != 0)
-      memcpy(array.mutable_data(), tensor.data(),
-             static_cast<size_t>(array.nbytes()));
+    if (known.extended) type = py::module_::import("ml_dtypes").attr(known.numpy);
+    py::array array = numpy.attr("empty")(py::cast(dims), py::arg("dtype") = type);
+    if (array.nbytes() != 0) memcpy(array.mutable_data(), tensor.data(), static_cast<size_t>(array.nbytes()));
     return py::object(std::move(array));
   }
   return BadDtype(name, tf::DataTypeString(tensor.dtype()));

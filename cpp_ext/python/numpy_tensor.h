@@ -14,11 +14,9 @@ namespace tessera {
 
 // `name` is used in messages. Strings are object arrays of bytes or str, or
 // arrays of numpy's fixed-width bytes.
-absl::StatusOr<tensorflow::Tensor> TensorFromNumpy(
-    const std::string& name, const pybind11::object& value);
+absl::StatusOr<tensorflow::Tensor> TensorFromNumpy(const std::string& name, const pybind11::object& value);
 // Strings become an object array of bytes.
-absl::StatusOr<pybind11::object> NumpyFromTensor(
-    const std::string& name, const tensorflow::Tensor& tensor);
+absl::StatusOr<pybind11::object> NumpyFromTensor(const std::string& name, const tensorflow::Tensor& tensor);
 
 }  // namespace tessera
 

@@ -36,8 +36,9 @@ class Pollers {
   // Starts the threads. REQUIRES: called once.
   void Start();
 
-  // No new operation may be started on the queues after this; those in progress still end. Waits until the threads have ended.
-  // REQUIRES: not called on a poller thread; whatever server uses the queues has been shut down. May be called twice.
+  // No new operation may be started on the queues after this; those in progress still end. Waits until the threads have
+  // ended. REQUIRES: not called on a poller thread; whatever server uses the queues has been shut down. May be called
+  // twice.
   void ShutdownAndJoin();
 
   // The queue of the poller that is calling, or one of the queues, in turn, on any other thread.

@@ -14,8 +14,9 @@ void FinishWithError(const TesseraCallApi* api, TesseraCall* call, const Status&
 
 void FinishWithResponse(const TesseraCallApi* api, TesseraCall* call, std::string response) {
   auto* owned = new std::string(std::move(response));
-  api->finish(call, 0, nullptr, 0, reinterpret_cast<const uint8_t*>(owned->data()), owned->size(),
-              [](void* arg) { delete static_cast<std::string*>(arg); }, owned);
+  api->finish(
+      call, 0, nullptr, 0, reinterpret_cast<const uint8_t*>(owned->data()), owned->size(),
+      [](void* arg) { delete static_cast<std::string*>(arg); }, owned);
 }
 
 }  // namespace
@@ -40,8 +41,8 @@ void QueuedMethods::Enqueue(const Method* method, const TesseraCallApi* api, Tes
     if (stopping_) {
       refusal = Status(Code::kUnavailable, "the server is shutting down");
     } else if (queue_.size() >= kMaxQueued) {
-      refusal = Status(Code::kResourceExhausted, "too many requests are waiting; the limit is " +
-                                                     std::to_string(kMaxQueued) + ", retry later");
+      refusal = Status(Code::kResourceExhausted,
+                       "too many requests are waiting; the limit is " + std::to_string(kMaxQueued) + ", retry later");
     } else {
       queue_.push_back({method, api, call});
       if (!thread_.joinable()) thread_ = std::thread([this] { Serve(); });
@@ -69,8 +70,7 @@ void QueuedMethods::Serve() {
     size_t size;
     const uint8_t* bytes = item.api->request(item.call, &size);
     std::string response;
-    const Status status =
-        item.method->answer(std::string_view(reinterpret_cast<const char*>(bytes), size), &response);
+    const Status status = item.method->answer(std::string_view(reinterpret_cast<const char*>(bytes), size), &response);
     if (status.ok()) {
       FinishWithResponse(item.api, item.call, std::move(response));
     } else {

@@ -1,4 +1,5 @@
-// Methods that may block, such as those that Python answers: one thread of their own and a bounded queue, so that pollers never wait.
+// Methods that may block, such as those that Python answers: one thread of their own and a bounded queue, so that
+// pollers never wait.
 //
 // Thread-safety: `handler` may be called on any thread; the rest as said.
 #ifndef TESSERA_CPP_EXT_RPC_QUEUED_METHODS_H_

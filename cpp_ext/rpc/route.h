@@ -16,7 +16,6 @@
 #include "cpp_ext/rpc/peer.h"
 #include "cpp_ext/rpc/ref.h"
 #include "cpp_ext/rpc/suspect.h"
-#include "cpp_ext/table/held_table.h"
 
 namespace tessera {
 

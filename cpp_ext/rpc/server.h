@@ -62,7 +62,8 @@ class Server {
   // UNAVAILABLE: the address cannot be bound; INVALID_ARGUMENT: a PEM without its partner.
   Status Start(int* port);
 
-  // Refuses new calls, waits at most `timeout_ns` for those in flight, then cancels them. Returns whether none was cancelled.
+  // Refuses new calls, waits at most `timeout_ns` for those in flight, then cancels them. Returns whether none was
+  // cancelled.
   bool Drain(int64_t timeout_ns);
 
   // Drains without waiting and joins the pollers. May be called twice. REQUIRES: nothing else uses the pollers.

@@ -102,7 +102,7 @@ def test_a_restarted_server_is_found_at_its_new_address(start_cluster: ClusterFa
     server = next(child for child in cluster.children.children if child.name == "server-0")
     server.process.terminate()
     assert server.process.wait(30) == 0
-    cluster._start_server("server-0")
+    cluster.start_server("server-0")
     deadline = time.monotonic() + 30
     with open_channel(cluster.router_address) as channel:
         while True:

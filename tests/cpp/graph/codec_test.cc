@@ -19,8 +19,7 @@ std::string Encode(const tf::Tensor& tensor, bool content) {
   TensorEncoder encoder;
   EXPECT_TRUE(encoder.Init(tensor, content).ok());
   std::string out(encoder.size_bytes(), '\0');
-  EXPECT_EQ(encoder.Write(reinterpret_cast<uint8_t*>(out.data())),
-            reinterpret_cast<uint8_t*>(out.data()) + out.size());
+  EXPECT_EQ(encoder.Write(reinterpret_cast<uint8_t*>(out.data())), reinterpret_cast<uint8_t*>(out.data()) + out.size());
   return out;
 }
 
@@ -36,10 +35,8 @@ void ExpectTensorFlowsBytes(const tf::Tensor& tensor) {
   tf::TensorProto typed, content;
   tensor.AsProtoField(&typed);
   tensor.AsProtoTensorContent(&content);
-  EXPECT_EQ(Encode(tensor, false), typed.SerializeAsString())
-      << tf::DataTypeString(tensor.dtype());
-  EXPECT_EQ(Encode(tensor, true), content.SerializeAsString())
-      << tf::DataTypeString(tensor.dtype());
+  EXPECT_EQ(Encode(tensor, false), typed.SerializeAsString()) << tf::DataTypeString(tensor.dtype());
+  EXPECT_EQ(Encode(tensor, true), content.SerializeAsString()) << tf::DataTypeString(tensor.dtype());
 }
 
 TEST(TensorEncoderTest, WritesTheBytesOfTensorFlow) {
@@ -68,12 +65,9 @@ TEST(TensorEncoderTest, WritesTheBytesOfTensorFlow) {
 
 TEST(WireTest, VarintSizesMatchWhatIsWritten) {
   for (int bits = 0; bits < 64; ++bits) {
-    for (uint64_t value : {uint64_t{1} << bits, (uint64_t{1} << bits) - 1,
-                           ~uint64_t{0} >> bits}) {
+    for (uint64_t value : {uint64_t{1} << bits, (uint64_t{1} << bits) - 1, ~uint64_t{0} >> bits}) {
       uint8_t buffer[10];
-      EXPECT_EQ(VarintSize(value),
-                static_cast<size_t>(WriteVarint(value, buffer) - buffer))
-          << value;
+      EXPECT_EQ(VarintSize(value), static_cast<size_t>(WriteVarint(value, buffer) - buffer)) << value;
     }
   }
 }
@@ -84,21 +78,16 @@ TEST(PredictRequestTest, DamagedMessagesAreReadOrRefused) {
   tf::TensorProto proto;
   Numbers<int32_t>(tf::DT_INT32).AsProtoField(&proto);
   const std::string tensor = proto.SerializeAsString();
-  std::string entry(DelimitedSize(1, 1) + DelimitedSize(2, tensor.size()),
-                    '\0');
-  WriteDelimited(
-      2, tensor,
-      WriteDelimited(1, "x", reinterpret_cast<uint8_t*>(entry.data())));
+  std::string entry(DelimitedSize(1, 1) + DelimitedSize(2, tensor.size()), '\0');
+  WriteDelimited(2, tensor, WriteDelimited(1, "x", reinterpret_cast<uint8_t*>(entry.data())));
   std::string message(DelimitedSize(2, entry.size()), '\0');
   WriteDelimited(2, entry, reinterpret_cast<uint8_t*>(message.data()));
   message = std::string("\x0a\x07\x0a\x01m\x12\x02\x08\x07", 9) + message;
   std::mt19937 random(11);
   for (int round = 0; round < 50000; ++round) {
     std::string damaged = message;
-    for (int i = 0; i < 3; ++i)
-      damaged[random() % damaged.size()] = static_cast<char>(random());
-    damaged.resize(random() % 4 == 0 ? random() % (damaged.size() + 1)
-                                     : damaged.size());
+    for (int i = 0; i < 3; ++i) damaged[random() % damaged.size()] = static_cast<char>(random());
+    damaged.resize(random() % 4 == 0 ? random() % (damaged.size() + 1) : damaged.size());
     PredictRequestView view;
     if (!ParsePredictRequest(damaged, &view).ok()) continue;
     for (const auto& input : view.inputs) {
@@ -109,17 +98,13 @@ TEST(PredictRequestTest, DamagedMessagesAreReadOrRefused) {
 }
 
 TEST(PredictRequestTest, TheLastOfRepeatedInputsWins) {
-  const auto entry = [](char alias, char value) {
-    return std::string{0x12, 6, 0x0a, 1, alias, 0x12, 1, value};
-  };
+  const auto entry = [](char alias, char value) { return std::string{0x12, 6, 0x0a, 1, alias, 0x12, 1, value}; };
   std::string message;
-  for (int i = 0; i < 40; ++i)
-    message += entry(static_cast<char>('a' + i % 20), static_cast<char>(i));
+  for (int i = 0; i < 40; ++i) message += entry(static_cast<char>('a' + i % 20), static_cast<char>(i));
   PredictRequestView view;
   ASSERT_TRUE(ParsePredictRequest(message, &view).ok());
   ASSERT_EQ(view.inputs.size(), 20u);
-  for (const auto& input : view.inputs)
-    EXPECT_EQ(input.tensor[0], input.alias[0] - 'a' + 20);
+  for (const auto& input : view.inputs) EXPECT_EQ(input.tensor[0], input.alias[0] - 'a' + 20);
 }
 
 }  // namespace

@@ -25,8 +25,7 @@ TEST(StepSlotTest, OnlyTheRunningStepIsFound) {
 TEST(StepSlotTest, IdsOfOtherSessionsAreNotOurs) {
   StepSlot slot;
   slot.BeginStep();
-  for (int64_t id : {int64_t{0}, int64_t{1}, int64_t{-1}, INT64_MAX, INT64_MIN,
-                     int64_t{1} << 56}) {
+  for (int64_t id : {int64_t{0}, int64_t{1}, int64_t{-1}, INT64_MAX, INT64_MIN, int64_t{1} << 56}) {
     EXPECT_EQ(FindStep(id), nullptr) << id;
   }
 }
@@ -76,8 +75,7 @@ TEST(StatusTest, OnlyCodeMessageAndNodeAreKept) {
   const absl::Status noisy(absl::StatusCode::kInvalidArgument,
                            "bad\n\t [[{{node a}}]]\n\t [[b]]\n\nOriginal stack "
                            "trace for 'a':\n  file.py");
-  EXPECT_EQ(CleanStatus(noisy),
-            absl::InvalidArgumentError("bad\n\t [[{{node a}}]]"));
+  EXPECT_EQ(CleanStatus(noisy), absl::InvalidArgumentError("bad\n\t [[{{node a}}]]"));
 }
 
 TEST(Utf8Test, BytesThatAreNotTextAreReplaced) {
