@@ -7,8 +7,9 @@ missing.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +23,7 @@ from router.server import Router
 from router.settings import RouterSettings
 from shard_server.server import ShardServer
 from shard_server.settings import ShardServerSettings
+from tessera.process import started_before
 from tessera.repository import Repository
 
 _NO_ETCD = ("in-memory",)
@@ -47,8 +49,22 @@ class InProcessCluster:
         retry_delay_s: float = 0.05,
         pollers: int = 1,
         timeout_s: float = 600.0,
+        say: Callable[[str], None] | None = None,
     ) -> None:
-        """Say what is to run; `models` maps name → versions. Nothing runs before the `with`."""
+        """Say what is to run; nothing runs before the `with`.
+
+        Args:
+            repository: packages and blobs.
+            models: name → versions.
+            shards: number of shard servers.
+            replicas: servers that hold each slot, at most `shards`.
+            listen: host:port of the router; port 0 takes a free one, see `address`.
+            cluster: name for logs.
+            retry_delay_s: silence of a server after which a replica is asked too.
+            pollers: threads that serve, per server and router; 0: one per core.
+            timeout_s: for loading the models.
+            say: is told what is being waited for.
+        """
         self._repository = Repository(repository)
         self._models = models
         self._shards, self._replicas, self._timeout_s = shards, replicas, timeout_s
@@ -63,13 +79,19 @@ class InProcessCluster:
         )
         self._cluster, self._pollers = cluster, pollers
         self._started: Future[str] = Future()
+        self._say = say
+        self._ending = threading.Event()
         self._thread = threading.Thread(target=self._run, name="tessera-cluster", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
         self.address = ""
 
     def __enter__(self) -> InProcessCluster:
-        """Start everything, load the models, return when they answer; raises what went wrong."""
+        """Start everything, load the models, return when they answer.
+
+        Raises:
+            TesseraError: what went wrong; nothing of it runs any more then.
+        """
         self._thread.start()
         try:
             self.address = self._started.result()
@@ -83,8 +105,10 @@ class InProcessCluster:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Drain and stop."""
-        if self._loop is not None and self._stop is not None and self._thread.is_alive():
-            self._loop.call_soon_threadsafe(self._stop.set)
+        self._ending.set()
+        if self._loop is not None and self._stop is not None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended by itself
+                self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join()
 
     def describe(self) -> dict[str, Any]:
@@ -99,24 +123,30 @@ class InProcessCluster:
                 self._started.set_exception(error)
 
     async def _main(self) -> None:
-        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        self._stop = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        if self._ending.is_set():  # before there was a loop to tell
+            return
         store = MemoryStore()
         running: list[ShardServer | Router] = []
         try:
-            for number in range(self._shards):
-                server = ShardServer(self._server_settings(number), store)
-                running.append(server)
-                await server.start()
-            router = Router(self._router_settings, store)
-            running.append(router)
-            await router.start()
-            await self._load(store)
-            self._started.set_result(router.address)
-            await self._stop.wait()
+            if await started_before(self._stop, self._start(store, running)):
+                await self._stop.wait()
         finally:
             for one in reversed(running):
                 await one.drain()
             await store.close()
+
+    async def _start(self, store: Store, running: list[ShardServer | Router]) -> None:
+        for number in range(self._shards):
+            server = ShardServer(self._server_settings(number), store)
+            running.append(server)
+            await server.start()
+        router = Router(self._router_settings, store)
+        running.append(router)
+        await router.start()
+        await self._load(store)
+        self._started.set_result(router.address)
 
     async def _load(self, store: Store) -> None:
         for model, versions in self._models.items():
@@ -129,6 +159,7 @@ class InProcessCluster:
                 replicas=self._replicas,
                 timeout_s=self._timeout_s,
                 min_servers=self._shards,
+                say=self._say,
             )
 
     def _server_settings(self, number: int) -> ShardServerSettings:

@@ -24,6 +24,8 @@ def wanted_models(repository: Repository, selectors: Sequence[str]) -> dict[str,
         NotFoundError: the repository has no such package, or none at all.
         InvalidArgumentError: a selector is malformed; names it.
     """
+    if not repository.root.is_dir():
+        raise NotFoundError(f"repository {repository.root}: no such directory")
     if not selectors:
         models = {name: [repository.versions(name)[-1]] for name in repository.models()}
         if not models:
@@ -39,8 +41,9 @@ def wanted_models(repository: Repository, selectors: Sequence[str]) -> dict[str,
             raise InvalidArgumentError(f"model: got {selector!r}, expected NAME or NAME:VERSION,VERSION") from None
         missing = [version for version in versions if version not in known]
         if not versions or missing:
-            what = f"version {missing[0]} of model {name}" if missing else f"model {name}"
-            raise NotFoundError(f"repository {repository.root}: has no {what}")
+            there = [str(version) for version in known] or repository.models()
+            what = f"version {missing[0]} of model {name}" if missing and known else f"model {name}"
+            raise NotFoundError(f"repository {repository.root}: has no {what}; it has {', '.join(there) or 'none'}")
         wanted[name] = versions
     return wanted
 

@@ -158,6 +158,6 @@ def _is_healthy(endpoint: str) -> bool:
     """Whether etcd at `endpoint` says that it has a leader and can write."""
     try:
         with urllib.request.urlopen(f"http://{endpoint}/health", timeout=1) as response:
-            return json.load(response).get("health") == "true"
+            return bool(json.load(response).get("health") == "true")
     except (OSError, ValueError):
         return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import sys
 import textwrap
@@ -72,6 +73,7 @@ def _add_package(parser: argparse.ArgumentParser) -> None:
 
 def run_partition(options: argparse.Namespace) -> None:
     """Print the plan; write the package unless it is a dry run."""
+    target = Repository(options.repository).package_dir(options.model, options.version)  # checks name and version
     _quiet_tensorflow()
     import partition
 
@@ -98,8 +100,7 @@ def run_partition(options: argparse.Namespace) -> None:
     elif digest is None:
         print(_plan_text(plan))
     else:
-        directory = Repository(options.repository).package_dir(options.model, options.version)
-        print(f"{directory}\npackage digest {digest}")
+        print(f"{target}\npackage digest {digest}")
 
 
 def _plan_text(plan: PackagePlan) -> str:
@@ -182,6 +183,7 @@ def _quiet_tensorflow() -> None:
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
         return
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
     sys.stderr.flush()
     sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)
     nowhere = os.open(os.devnull, os.O_WRONLY)

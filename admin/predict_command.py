@@ -11,10 +11,11 @@ from typing import Any
 import grpc
 
 from admin.arguments import json_object
+from admin.discovery import running_cluster
 from admin.serving_client import PREDICTION_SERVICE, call, open_channel
 from admin.tensors import from_tensor, to_tensor
 from protos import serving_pb2
-from tessera.errors import InvalidArgumentError
+from tessera.errors import InvalidArgumentError, UnavailableError
 
 
 def add_to(verbs: Any) -> None:
@@ -26,7 +27,10 @@ def add_to(verbs: Any) -> None:
         nargs="?",
         help="JSON object: input name → value or nested lists, as in '{\"x\": [1, 2]}' (default: read from stdin)",
     )
-    parser.add_argument("--router", default="127.0.0.1:8500", metavar="HOST:PORT", help="default: %(default)s")
+    parser.add_argument(
+        "--router", metavar="HOST:PORT", help="default: the router of a running `tessera up`, else 127.0.0.1:8500"
+    )
+    parser.add_argument("--cluster", default="default", help="name of that cluster (default: %(default)s)")
     parser.add_argument("--version", type=int, help="version (default: the latest)")
     parser.add_argument("--label", help="version label instead of a version")
     parser.add_argument("--signature", default="serving_default", help="default: %(default)s")
@@ -39,13 +43,18 @@ def run(options: argparse.Namespace) -> None:
     """Print the answer as JSON; the version and the time on stderr."""
     text, place = (options.inputs, "INPUTS") if options.inputs is not None else (sys.stdin.read(), "standard input")
     inputs = json_object(text, place)
-    with open_channel(options.router) as channel:
+    running = running_cluster(options.cluster)
+    router = options.router or (running["router"] if running else "127.0.0.1:8500")
+    with open_channel(router) as channel:
         spec = serving_pb2.ModelSpec(name=options.model, signature_name=options.signature)
         if options.version is not None:
             spec.version.value = options.version
         elif options.label:
             spec.version_label = options.label
-        signature = _signature(channel, spec, options.timeout_s)
+        try:
+            signature = _signature(channel, spec, options.timeout_s)
+        except UnavailableError as error:
+            raise UnavailableError(f"router {router}: {error.message}") from None
         request = serving_pb2.PredictRequest(model_spec=spec, output_filter=options.output_filter)
         for alias, value in inputs.items():
             if alias not in signature.inputs:

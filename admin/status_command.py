@@ -57,6 +57,7 @@ def describe(snapshot: ClusterSnapshot) -> dict[str, Any]:
                     for position in [view.placement.servers.index(server)]
                 },
                 "build": member.record.build,
+                "error": member.record.error,
             }
             for server, member in sorted(snapshot.members.items())
         ],
@@ -127,8 +128,11 @@ def as_text(content: dict[str, Any]) -> str:
             right=("EPOCH", "SLOTS", "REPLICAS", "SERVERS"),
         ),
     ]
-    if content["problems"]:
-        parts.append("PROBLEMS\n" + "\n".join(content["problems"]))
+    failing = [
+        f"{s['id']}: cannot hold what the placements give it: {s['error']}" for s in content["servers"] if s["error"]
+    ]
+    if problems := failing + content["problems"]:
+        parts.append("PROBLEMS\n" + "\n".join(problems))
     return "\n\n".join(parts)
 
 

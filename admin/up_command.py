@@ -7,6 +7,7 @@ import asyncio
 import os
 import shutil
 import signal
+import socket
 import sys
 import tempfile
 import threading
@@ -20,9 +21,10 @@ from admin.loading import load, wanted_models
 from admin.local_cluster import LocalCluster
 from admin.serving_client import wait_until_available
 from placement.connect import EtcdSettings, open_etcd
-from tessera.errors import AlreadyExistsError
+from tessera.errors import AlreadyExistsError, InvalidArgumentError, UnavailableError
 from tessera.process import write_ready_file
 from tessera.repository import Repository
+from tessera.telemetry import set_up_logging
 
 
 def add_to(verbs: Any) -> None:
@@ -90,12 +92,40 @@ def run(options: argparse.Namespace) -> None:
         raise AlreadyExistsError(
             f"cluster {options.cluster!r} is up already; end it first or give --cluster another name"
         )
+    _check(options)
     models = wanted_models(Repository(options.repository), options.model)
     stop = _stop_on_signals()
     try:
         (_run_in_process if options.in_process else _run_processes)(options, models, stop)
     except KeyboardInterrupt:  # the usual end
         return
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Refuse at once what would fail only after processes were started.
+
+    Raises:
+        InvalidArgumentError: a number is out of its range; names the flag.
+        UnavailableError: the router's port is taken.
+    """
+    if options.shards < 0:
+        raise InvalidArgumentError(f"--shards: got {options.shards}, expected at least 0")
+    if not 1 <= options.replicas <= max(1, options.shards):
+        raise InvalidArgumentError(
+            f"--replicas: got {options.replicas}, expected 1 to {max(1, options.shards)}, the number of --shards"
+        )
+    if not 0 <= options.port < 1 << 16:
+        raise InvalidArgumentError(f"--port: got {options.port}, expected 0 to 65535")
+    if options.in_process and options.server_memory_bytes:
+        raise InvalidArgumentError("--server-memory-bytes: cannot be given with --in-process, which has one process")
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections that have ended are no obstacle
+        try:
+            probe.bind(("127.0.0.1", options.port))
+        except OSError as error:
+            raise UnavailableError(
+                f"--port {options.port}: {error.strerror}; give another one, or 0 for any that is free"
+            ) from None
 
 
 def _run_processes(options: argparse.Namespace, models: dict[str, list[int]], stop: threading.Event) -> None:
@@ -124,7 +154,9 @@ def _run_processes(options: argparse.Namespace, models: dict[str, list[int]], st
         wait_until_available(cluster.router_address, models, timeout_s=60.0)
         _announce(cluster.describe(), options)
         _wait(stop, cluster)
+    except KeyboardInterrupt:
         keep_logs = False
+        raise
     finally:
         _say("stopping")
         (run_dir() / f"up-{options.cluster}.json").unlink(missing_ok=True)
@@ -157,6 +189,8 @@ async def _load_all(endpoint: str, options: argparse.Namespace, models: dict[str
 def _run_in_process(options: argparse.Namespace, models: dict[str, list[int]], stop: threading.Event) -> None:
     from admin.in_process import InProcessCluster  # brings the native core and TensorFlow's libraries
 
+    set_up_logging(level="WARNING")
+    _say(f"loading {', '.join(models)}")
     cluster = InProcessCluster(
         options.repository,
         shards=options.shards,
@@ -167,12 +201,14 @@ def _run_in_process(options: argparse.Namespace, models: dict[str, list[int]], s
         retry_delay_s=options.retry_delay_s,
         pollers=options.pollers,
         timeout_s=options.timeout_s,
+        say=_say,
     )
-    with cluster:
-        _announce(cluster.describe(), options)
-        stop.wait()
-        _say("stopping")
-    (run_dir() / f"up-{options.cluster}.json").unlink(missing_ok=True)
+    try:
+        with cluster:
+            _announce(cluster.describe(), options)
+            stop.wait()
+    finally:
+        (run_dir() / f"up-{options.cluster}.json").unlink(missing_ok=True)
 
 
 def _stop_on_signals() -> threading.Event:

@@ -13,7 +13,7 @@ from typing import Any
 
 import grpc
 
-from admin.processes import Child, ChildGroup, wait_until
+from admin.processes import Child, ChildGroup, fast_allocator, wait_until
 from bench.load import SERVER_CPU, Target
 from tessera.errors import InternalError
 
@@ -42,7 +42,7 @@ class Servers:
     def echo(self, binary: Path) -> Started:
         """Start the bare C++ gRPC echo; it prints its port when it listens."""
         child, start = self._start("echo", [str(binary), "--port", "0", "--method", PREDICT])
-        wait_until("the echo server listens", lambda: _port(child) is not None, self.group, _START_TIMEOUT_S)
+        wait_until("the echo server listens", lambda: _port(child) is not None, (child,), _START_TIMEOUT_S)
         return Started(f"127.0.0.1:{_port(child)}", (child.process.pid,), time.monotonic() - start)
 
     def router(self, model_name: str, saved_model: Path) -> Started:
@@ -55,35 +55,36 @@ class Servers:
                 *("--listen=127.0.0.1:0", "--pollers=1", f"--ready-file={ready_file}"),
             ],
         )
-        ready, start_s = self._wait_ready(ready_file, start)
+        ready, start_s = self._wait_ready(child, ready_file, start)
         return Started(ready["address"], (child.process.pid,), start_s)
 
     def cluster(self, repository: Path, shards: int) -> Started:
         """Start a router, `shards` shard servers and etcd with `tessera up`, all on the same core."""
         ready_file = self._ready_file()
         name = f"bench-{shards}"
-        _, start = self._start(
+        child, start = self._start(
             f"up-{name}",
             [
                 *(sys.executable, "-m", "admin", "up", f"--repository={repository}", f"--shards={shards}"),
                 *(f"--cluster={name}", "--port=0", "--pollers=1", f"--ready-file={ready_file}"),
             ],
         )
-        ready, start_s = self._wait_ready(ready_file, start)
+        ready, start_s = self._wait_ready(child, ready_file, start)
         return Started(ready["router"], (ready["pids"]["router"], *ready["pids"]["servers"].values()), start_s)
 
     def _start(self, name: str, command: list[str]) -> tuple[Child, float]:
         self._number += 1
         start = time.monotonic()
-        return self.group.start(f"{self._number:02d}-{name}", command, cpus=_CPUS), start
+        child = self.group.start(f"{self._number:02d}-{name}", command, environ=fast_allocator(), cpus=_CPUS)
+        return child, start
 
     def _ready_file(self) -> Path:
         path = self.group.log_dir / f"{self._number + 1:02d}.ready"
         path.unlink(missing_ok=True)
         return path
 
-    def _wait_ready(self, ready_file: Path, start: float) -> tuple[dict[str, Any], float]:
-        wait_until(f"{ready_file.name} appears", ready_file.exists, self.group, _START_TIMEOUT_S)
+    def _wait_ready(self, child: Child, ready_file: Path, start: float) -> tuple[dict[str, Any], float]:
+        wait_until(f"{ready_file.name} appears", ready_file.exists, (child,), _START_TIMEOUT_S)
         return json.loads(ready_file.read_text("utf-8")), time.monotonic() - start
 
 

@@ -90,7 +90,10 @@ def _choose(
     """Return the best server for a replica: see the planner's step 2; -1 if none is allowed."""
     if not allowed.any():
         return -1
-    urgent = allowed & (size > 0) & (room > outstanding + TOLERANCE * size)[domains]
+    if size == 0:  # bytes cannot say where it goes: by rank alone, such slots spread by weight
+        used = allowed & (shares > 0)
+        return int(np.argmin(np.where(used if used.any() else allowed, costs, np.inf)))
+    urgent = allowed & (room > outstanding + TOLERANCE * size)[domains]
     if urgent.any():
         allowed = urgent
     below = allowed & (loads + size <= shares + 1e-6 * shares)

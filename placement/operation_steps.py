@@ -151,12 +151,19 @@ def _when_preparing(found: Found, target: Placement) -> Step:
         ):
             ready.append(report[0])
         else:
-            missing.append(server if member is not None else f"{server} (gone)")
+            missing.append(_with_reason(server, member))
     if missing:
         count = len(target.servers)
         names = ", ".join(missing)
         return Wait(f"{len(missing)} of {count} servers to hold their part of epoch {target.epoch}: {names}")
     return Commit(target, tuple(ready))
+
+
+def _with_reason(server: str, member: MemberRecord | None) -> str:
+    """Return the server's name with what it says of why it is not ready."""
+    if member is None:
+        return f"{server} (gone)"
+    return f"{server} (cannot: {member.error})" if member.error else server
 
 
 def _names(versions: tuple[PackageRef, ...]) -> str:

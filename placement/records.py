@@ -87,6 +87,7 @@ class MemberRecord(Record):
         capacity_bytes: how many bytes of blobs it can hold.
         bytes_used: how many it holds.
         epochs: model → newest epoch that it has seen.
+        error: why it cannot hold what the placements give it; empty while it can.
     """
 
     instance: str
@@ -97,6 +98,7 @@ class MemberRecord(Record):
     capacity_bytes: int
     bytes_used: int
     epochs: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    error: str = ""
 
 
 @dataclass(frozen=True, slots=True)

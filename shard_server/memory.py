@@ -7,15 +7,22 @@ import os
 import resource
 
 _M_ARENA_MAX = -8  # of glibc's mallopt(3)
+_PTHREAD_ATTR_BYTES = 64  # at least sizeof(pthread_attr_t) on x86-64
+_THREAD_STACK_BYTES = 1 << 20
 
 
 def limit_address_space(limit_bytes: int) -> None:
     """Bound the address space of this process (RLIMIT_AS): what does not fit fails to map instead of ousting others.
 
-    Also bounds glibc's allocation arenas, each of which reserves 64 MiB of address space. REQUIRED: called before
-    threads start.
+    So that the limit is left for blobs, glibc gets one allocation arena (each reserves 64 MiB of address space) and
+    threads get stacks of 1 MiB (by default each reserves 8 MiB). REQUIRED: called before threads start.
     """
-    ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
+    libc = ctypes.CDLL(None)
+    libc.mallopt(_M_ARENA_MAX, 1)
+    attributes = ctypes.create_string_buffer(_PTHREAD_ATTR_BYTES)
+    libc.pthread_attr_init(attributes)
+    libc.pthread_attr_setstacksize(attributes, ctypes.c_size_t(_THREAD_STACK_BYTES))
+    libc.pthread_setattr_default_np(attributes)
     resource.setrlimit(resource.RLIMIT_AS, (limit_bytes, limit_bytes))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import textwrap
 import uuid
 from collections.abc import Mapping
 from dataclasses import replace
@@ -31,6 +32,7 @@ RETRY_DELAYS_S = (1.0, 2.0, 5.0, 15.0, 60.0)
 
 
 REGISTER_RETRY_S = 1.0
+MAX_ERROR_CHARS = 500
 
 
 class ShardServer:
@@ -66,7 +68,7 @@ class ShardServer:
         self.address = ""
 
     async def start(self) -> None:
-        """Bind, register, and begin to hold what the placements give this server; waits for a store that does not answer.
+        """Bind, register, and begin to hold what the placements give this server; waits for a store that is silent.
 
         Raises:
             UnavailableError: the address cannot be bound.
@@ -117,10 +119,19 @@ class ShardServer:
             except TesseraError as error:
                 _log.error("cannot do what the placement asks: %s", error.message)
                 complete = False
+                await self._tell(registration, error.message)
             except Exception:  # noqa: BLE001 (a bug must not end the following of the cluster)
                 _log.exception("doing what the placement asks failed")
                 complete = False
+                await self._tell(registration, "an internal error; its log has it")
             failures = 0 if complete else failures + 1
+
+    async def _tell(self, registration: Registration, problem: str) -> None:
+        """Put `problem` into this server's record, where whoever waits for this server reads it."""
+        assert isinstance(registration.record, MemberRecord)
+        record = replace(registration.record, error=textwrap.shorten(problem, MAX_ERROR_CHARS, placeholder=" …"))
+        if record != registration.record:
+            await registration.update(record)
 
     async def _reconcile(self, snapshot: ClusterSnapshot, registration: Registration) -> bool:
         """Hold what `snapshot` asks for, then say so; return False if saying so has to be tried again.
@@ -146,6 +157,7 @@ class ShardServer:
             state=MemberState.SERVING,
             bytes_used=self._holdings.bytes_mapped,
             epochs={placement.model: placement.epoch for placement in placements},
+            error="",
         )
         if record != registration.record:
             await registration.update(record)

@@ -48,7 +48,7 @@ def run_until_signal(serve: Callable[[asyncio.Event], Coroutine[Any, Any, None]]
 
 
 async def started_before(stop: asyncio.Event, start: Coroutine[Any, Any, None]) -> bool:
-    """Run `start` to its end and return True, or cancel it and return False once `stop` is set; its errors pass through."""
+    """Run `start` to its end and return True, or cancel it and return False once `stop` is set. Errors pass through."""
     starting = asyncio.create_task(start)
     stopping = asyncio.create_task(stop.wait())
     try:

@@ -64,8 +64,8 @@ Status Fanout::MakeRoute(RouteSpec spec, Ref<TesseraRoute>* route) {
     if (connect_ == nullptr) return Status(Code::kFailedPrecondition, "route: the fan-out is stopped");
     for (const TargetSpec& target : spec.targets) peers.push_back(FindPeer(target));
   }
-  *route = Ref<TesseraRoute>::Adopt(
-      new TesseraRoute(spec, std::move(bucket_slots), std::move(peers), shared_from_this()));
+  *route =
+      Ref<TesseraRoute>::Adopt(new TesseraRoute(spec, std::move(bucket_slots), std::move(peers), shared_from_this()));
   return Status();
 }
 
@@ -73,8 +73,8 @@ std::shared_ptr<Peer> Fanout::FindPeer(const TargetSpec& target) {
   for (auto peer = peers_.begin(); peer != peers_.end();) {
     peer = peer->second.expired() ? peers_.erase(peer) : std::next(peer);
   }
-  const std::string key = target.server_id + '\0' + target.address + '\0' +
-                          std::to_string(reinterpret_cast<uintptr_t>(target.store.get()));
+  const std::string key =
+      target.server_id + '\0' + target.address + '\0' + std::to_string(reinterpret_cast<uintptr_t>(target.store.get()));
   std::weak_ptr<Peer>& known = peers_[key];
   if (std::shared_ptr<Peer> peer = known.lock(); peer != nullptr) return peer;
   auto peer = std::make_shared<Peer>();

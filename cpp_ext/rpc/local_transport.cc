@@ -16,8 +16,8 @@ class LocalTransport final : public Transport {
   std::shared_ptr<TransportCall> Start(std::string request, int64_t deadline_ns, Done done) override {
     uint8_t* response = nullptr;
     size_t response_bytes = 0;
-    Status status = store_->Lookup(reinterpret_cast<const uint8_t*>(request.data()), request.size(),
-                                   max_message_bytes_, &response, &response_bytes);
+    Status status = store_->Lookup(reinterpret_cast<const uint8_t*>(request.data()), request.size(), max_message_bytes_,
+                                   &response, &response_bytes);
     done(std::move(status), response, response_bytes);
     free(response);
     return nullptr;

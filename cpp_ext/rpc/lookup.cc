@@ -38,8 +38,8 @@ bool IsFine(const TesseraRoute& route, size_t target, int64_t now_ns, PlanScratc
   return opinion == PlanScratch::kFine;
 }
 
-// Returns the best replica of the row's slot that was not tried yet and can be reached, -1 if there is none: the first that is
-// not suspect, or else the first.
+// Returns the best replica of the row's slot that was not tried yet and can be reached, -1 if there is none: the first
+// that is not suspect, or else the first.
 int ChooseReplica(const TesseraRoute& route, const LookupRow& row, int64_t now_ns, PlanScratch* scratch) {
   const TesseraRoute::Replicas replicas = route.replicas(row.slot);
   int untried = -1;

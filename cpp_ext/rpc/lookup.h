@@ -1,9 +1,9 @@
 // One lookup in flight: who was asked for which rows, who answered, whom to ask next.
 //
-// Every row belongs to the sub-requests that ask a server for it: one at first; after a failure one to the next replica; after the
-// retry delay a second one besides (a hedge), of which the first answer wins. The lookup ends when all rows are
-// there, a row has no server left to ask, the deadline passes, or it is cancelled: it is then `decided`, once. What
-// comes later is only counted.
+// Every row belongs to the sub-requests that ask a server for it: one at first; after a failure one to the next
+// replica; after the retry delay a second one besides (a hedge), of which the first answer wins. The lookup ends when
+// all rows are there, a row has no server left to ask, the deadline passes, or it is cancelled: it is then `decided`,
+// once. What comes later is only counted.
 //
 // Thread-safety: all methods may be called from any thread. The lock is held for bookkeeping only; rows are copied
 // outside of it unless two servers were asked for them.
@@ -82,8 +82,8 @@ struct TesseraLookup final : public tessera::TimerEntry {
   void PlanHedge(SubRequest* late, int64_t now_ns, SubRequests* sends);
   void Decide(tessera::Status outcome);
 
-  // What to do after the lock: cancels losers and sends, then tells the caller if the lookup was decided just now; then gives up the
-  // caller's hold of busy_. REQUIRES: `lock` holds mu_. The lookup may be gone afterwards.
+  // What to do after the lock: cancels losers and sends, then tells the caller if the lookup was decided just now; then
+  // gives up the caller's hold of busy_. REQUIRES: `lock` holds mu_. The lookup may be gone afterwards.
   void Proceed(std::unique_lock<std::mutex>* lock, const SubRequests& sends);
   void Send(SubRequest* sub);
   void OnAnswer(SubRequest* sub, tessera::Status status, const uint8_t* response, size_t response_size);
@@ -92,8 +92,8 @@ struct TesseraLookup final : public tessera::TimerEntry {
   void TakeFailure(SubRequest* sub, tessera::Status status, bool final, int64_t now_ns, SubRequests* sends);
   void Report();
 
-  // Says what an answer is worth: its rows, or a failure, `*final` if asking others is useless. Target and peer are trusted or
-  // suspected accordingly.
+  // Says what an answer is worth: its rows, or a failure, `*final` if asking others is useless. Target and peer are
+  // trusted or suspected accordingly.
   tessera::Status Judge(const SubRequest& sub, tessera::Status status, const uint8_t* response, size_t response_size,
                         int64_t now_ns, const uint8_t** rows, bool* final);
   void NoteFailure(size_t target, const tessera::Status& status);
@@ -113,8 +113,8 @@ struct TesseraLookup final : public tessera::TimerEntry {
 
   // Own synchronisation.
   std::atomic<int64_t> references_{1};
-  // Sub-requests not over yet and threads at work here. From Start until it is 0 the lookup is in fanout_.in_flight_, which
-  // holds a reference.
+  // Sub-requests not over yet and threads at work here. From Start until it is 0 the lookup is in fanout_.in_flight_,
+  // which holds a reference.
   std::atomic<int64_t> busy_{1};
   tessera::InFlightLink in_flight_link_;
 
@@ -122,8 +122,8 @@ struct TesseraLookup final : public tessera::TimerEntry {
   std::mutex mu_;
   std::vector<std::unique_ptr<SubRequest>> subs_;
   std::vector<Failure> failures_;
-  size_t missing_ = 0;    // rows not copied yet
-  size_t scattering_ = 0;  // threads that copy rows without the lock
+  size_t missing_ = 0;            // rows not copied yet
+  size_t scattering_ = 0;         // threads that copy rows without the lock
   bool waits_for_timer_ = false;  // the timer holds a reference
   bool decided_ = false;
   bool reported_ = false;

@@ -138,8 +138,8 @@ Status TesseraLookup::DeadlineExceeded() const {
   for (const auto& sub : subs_) {
     if (sub->sent && !sub->settled) add(sub->target);
   }
-  std::string message = "model " + route_->model() + ": the deadline passed while " + std::to_string(missing_) + " of " +
-                        std::to_string(rows_.size()) + " rows were missing";
+  std::string message = "model " + route_->model() + ": the deadline passed while " + std::to_string(missing_) +
+                        " of " + std::to_string(rows_.size()) + " rows were missing";
   for (size_t i = 0; i < slow.size(); ++i) {
     message += (i == 0 ? "; no answer from " : ", ") + Describe(*route_->target(slow[i]).peer);
   }

@@ -66,16 +66,16 @@ Status CollectGather(const TesseraRoute& route, const TesseraGather& gather, Row
   for (size_t i = 0; i < gather.ids_count; ++i, to += row_bytes) {
     const int64_t id = LoadLittleEndian<Id>(ids + i * sizeof(Id));
     if (id < 0 || id >= table.rows) {
-      return Status(Code::kInvalidArgument, "table \"" + table.name + "\": id " + std::to_string(id) +
-                                                " at position " + std::to_string(i) + " is not in [0, " +
-                                                std::to_string(table.rows) + ")");
+      return Status(Code::kInvalidArgument, "table \"" + table.name + "\": id " + std::to_string(id) + " at position " +
+                                                std::to_string(i) + " is not in [0, " + std::to_string(table.rows) +
+                                                ")");
     }
     const size_t row = index->FindOrAdd(*rows, gather.table, static_cast<uint64_t>(id));
     if (row < rows->size()) {
       repeats->push_back({(*rows)[row].to, to, row_bytes});
     } else {
-      rows->push_back({static_cast<uint64_t>(id), to, gather.table,
-                       table.bucket_slots[table.Bucket(static_cast<uint64_t>(id))]});
+      rows->push_back(
+          {static_cast<uint64_t>(id), to, gather.table, table.bucket_slots[table.Bucket(static_cast<uint64_t>(id))]});
     }
   }
   return Status();
@@ -155,8 +155,8 @@ Status CollectRows(const TesseraRoute& route, const TesseraGather* gathers, size
                    std::vector<LookupRow>* rows, std::vector<LookupRepeat>* repeats) {
   // Each gather is at most one block of every request.
   if (gathers_count > kMaxLookupBlocks) {
-    return Status(Code::kResourceExhausted, "lookup of " + std::to_string(gathers_count) +
-                                                " gathers, at most " + std::to_string(kMaxLookupBlocks) + " are possible");
+    return Status(Code::kResourceExhausted, "lookup of " + std::to_string(gathers_count) + " gathers, at most " +
+                                                std::to_string(kMaxLookupBlocks) + " are possible");
   }
   size_t ids = 0;
   for (size_t i = 0; i < gathers_count; ++i) {

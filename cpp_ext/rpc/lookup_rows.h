@@ -36,7 +36,8 @@ struct LookupRepeat {
 
 // Lists the distinct rows of all gathers, in the order in which they first appear.
 // INVALID_ARGUMENT: an id, a table or a width is out of range; names it. RESOURCE_EXHAUSTED: 2^32 ids or more.
-// Cost: a few ns per id; memory of 32 bytes per id until the lookup ends, and a table per thread, given back when large.
+// Cost: a few ns per id; memory of 32 bytes per id until the lookup ends, and a table per thread, given back when
+// large.
 Status CollectRows(const TesseraRoute& route, const TesseraGather* gathers, size_t gathers_count,
                    std::vector<LookupRow>* rows, std::vector<LookupRepeat>* repeats);
 
@@ -47,8 +48,8 @@ size_t RowsBytes(const TesseraRoute& route, const std::vector<LookupRow>& rows, 
 std::string RequestForRows(const TesseraRoute& route, const std::vector<LookupRow>& rows,
                            const std::vector<uint32_t>& positions);
 
-// Copies the rows at `positions`, which follow each other at `from`, to their places. `only_missing` leaves out those that
-// are done, and marks the others so. Returns how many were copied.
+// Copies the rows at `positions`, which follow each other at `from`, to their places. `only_missing` leaves out those
+// that are done, and marks the others so. Returns how many were copied.
 size_t ScatterRows(const TesseraRoute& route, std::vector<LookupRow>* rows, const std::vector<uint32_t>& positions,
                    const uint8_t* from, bool only_missing);
 

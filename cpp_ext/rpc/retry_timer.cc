@@ -41,9 +41,9 @@ namespace {
 struct State {
   std::mutex mu;
   std::condition_variable changed;
-  TimerList waiting;          // guarded by mu
-  bool sleeps_idle = false;   // guarded by mu: the thread waits for the first entry
-  bool stopped = false;       // guarded by mu
+  TimerList waiting;         // guarded by mu
+  bool sleeps_idle = false;  // guarded by mu: the thread waits for the first entry
+  bool stopped = false;      // guarded by mu
 };
 
 void Run(const std::shared_ptr<State>& state) {
@@ -63,8 +63,8 @@ void Run(const std::shared_ptr<State>& state) {
     }
     // Later entries are due later, and a removed head only makes this wake once for nothing: no need to be told.
     // steady_clock is CLOCK_MONOTONIC.
-    state->changed.wait_until(lock, std::chrono::steady_clock::time_point(
-                                        std::chrono::nanoseconds(state->waiting.head_at_ns())));
+    state->changed.wait_until(
+        lock, std::chrono::steady_clock::time_point(std::chrono::nanoseconds(state->waiting.head_at_ns())));
   }
 }
 

@@ -29,9 +29,9 @@ class TimerEntry {
 class RetryTimer {
  public:
   virtual ~RetryTimer() = default;
-  // Calls entry->OnTimer() once, at `at_ns` of CLOCK_MONOTONIC or a little later. Entries are served in the order in which they
-  // were scheduled, so `at_ns` should not decrease: all wait the same time. REQUIRES: entry does not wait already and lives until
-  // OnTimer has run or Remove has returned true.
+  // Calls entry->OnTimer() once, at `at_ns` of CLOCK_MONOTONIC or a little later. Entries are served in the order in
+  // which they were scheduled, so `at_ns` should not decrease: all wait the same time. REQUIRES: entry does not wait
+  // already and lives until OnTimer has run or Remove has returned true.
   virtual void Schedule(TimerEntry* entry, int64_t at_ns) = 0;
   // Returns whether the entry was waiting; then OnTimer will not run.
   virtual bool Remove(TimerEntry* entry) = 0;
@@ -52,7 +52,8 @@ class TimerList {
   TimerEntry* tail_ = nullptr;
 };
 
-// With a thread that sleeps for as long as nothing waits, and at most wakes once per retry delay while lookups come and go.
+// With a thread that sleeps for as long as nothing waits, and at most wakes once per retry delay while lookups come and
+// go.
 std::unique_ptr<RetryTimer> MakeThreadRetryTimer();
 
 }  // namespace tessera

@@ -51,7 +51,6 @@ struct RouteSpec {
 // Replicas that a lookup can keep track of.
 inline constexpr size_t kMaxReplicas = 16;
 
-
 // For each table, the slot of each bucket.
 using BucketSlots = std::vector<std::vector<uint16_t>>;
 
@@ -85,8 +84,7 @@ struct TesseraRoute {
 
   // REQUIRES: CheckRouteSpec(spec, &bucket_slots) was OK; `peers` are those of spec.targets. Starts with one reference.
   TesseraRoute(const tessera::RouteSpec& spec, tessera::BucketSlots bucket_slots,
-               std::vector<std::shared_ptr<tessera::Peer>> peers,
-               std::shared_ptr<tessera::Fanout> fanout);
+               std::vector<std::shared_ptr<tessera::Peer>> peers, std::shared_ptr<tessera::Fanout> fanout);
 
   void AddRef() { references_.fetch_add(1, std::memory_order_relaxed); }
   void Release() {

@@ -5,6 +5,7 @@
 #include <grpcpp/server_builder.h>
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <deque>
 #include <mutex>
@@ -12,6 +13,7 @@
 #include <utility>
 #include <vector>
 
+#include "cpp_ext/base/clock.h"
 #include "cpp_ext/rpc/server_call.h"
 
 namespace tessera {
@@ -20,6 +22,20 @@ namespace {
 // How many requests for a call each method keeps open on each queue: while one call runs on the poller, the next ones
 // are matched without waiting for it.
 constexpr int kOpenRequestsPerQueue = 4;
+
+// gRPC takes a missing port for 443 and cuts large ones to 16 bits: neither is what was meant.
+Status CheckAddress(const std::string& address) {
+  if (address.rfind("unix:", 0) == 0 && address.size() > 5) return Status();
+  const size_t colon = address.rfind(':');
+  if (colon != std::string::npos && colon > 0) {
+    const std::string port = address.substr(colon + 1);
+    const bool is_number =
+        !port.empty() && port.size() <= 5 && port.find_first_not_of("0123456789") == std::string::npos;
+    if (is_number && std::stoi(port) <= 65535) return Status();
+  }
+  return Status(Code::kInvalidArgument,
+                "address " + address + ": expected host:port with a port of 0 to 65535, or unix:path");
+}
 
 }  // namespace
 
@@ -43,7 +59,7 @@ class Server::Impl {
                                                    std::to_string(handler->abi_version) + ", expected " +
                                                    std::to_string(TESSERA_ABI_VERSION) + "; rebuild the native core");
     }
-    if (server_ != nullptr) return Status(Code::kFailedPrecondition, "method " + method + ": the server has started");
+    if (started_) return Status(Code::kFailedPrecondition, "method " + method + ": the server has started");
     if (method.empty() || method[0] != '/' || method.find('/', 1) == std::string::npos) {
       return Status(Code::kInvalidArgument, "method: got \"" + method + "\", expected /package.Service/Method");
     }
@@ -56,7 +72,9 @@ class Server::Impl {
   void AcceptFrequentPings() { options_.accept_frequent_pings = true; }
 
   Status Start(int* port) {
-    if (server_ != nullptr) return Status(Code::kFailedPrecondition, "the server has started already");
+    if (started_) return Status(Code::kFailedPrecondition, "the server has started already");
+    if (Status status = CheckAddress(options_.address); !status.ok()) return status;
+    started_ = true;
     std::shared_ptr<grpc::ServerCredentials> credentials;
     if (Status status = Credentials(&credentials); !status.ok()) return status;
     int bound_port = -1;
@@ -92,15 +110,22 @@ class Server::Impl {
 
   bool Drain(int64_t timeout_ns) {
     std::lock_guard<std::mutex> lock(shutdown_mutex_);
-    if (server_ == nullptr || drained_) return true;
+    if (server_ == nullptr || drained_) return all_ended_;
+    counters_.drain_deadline_ns.store(MonotonicNs() + timeout_ns, std::memory_order_relaxed);
     shutting_down_.store(true, std::memory_order_release);
     server_->Shutdown(std::chrono::system_clock::now() + std::chrono::nanoseconds(timeout_ns));
     drained_ = true;
-    return counters_.cut_off.load() == 0;
+    // A handler may still be busy with a call that gRPC has ended.
+    all_ended_ = counters_.in_flight.load(std::memory_order_acquire) == 0 &&
+                 counters_.cut_off.load(std::memory_order_relaxed) == 0;
+    return all_ended_;
   }
 
   void Stop() {
+    started_ = true;
     Drain(0);
+    // A handler that ends its call puts the answer on a queue, which must not be shut down before.
+    counters_.open.WaitUntilNone();
     pollers_->ShutdownAndJoin();
   }
 
@@ -149,7 +174,9 @@ class Server::Impl {
   std::shared_ptr<Pollers> pollers_;
   std::unique_ptr<grpc::Server> server_;
   std::mutex shutdown_mutex_;
-  bool drained_ = false;  // guarded by shutdown_mutex_
+  bool drained_ = false;   // guarded by shutdown_mutex_
+  bool all_ended_ = true;  // guarded by shutdown_mutex_
+  std::atomic<bool> started_{false};
 };
 
 Server::Server(ServerOptions options) : impl_(std::make_unique<Impl>(std::move(options))) {}

@@ -59,14 +59,16 @@ class Server {
   void AcceptFrequentPings();
 
   // Binds and serves. `port` gets the bound port, 0 for a Unix socket.
-  // UNAVAILABLE: the address cannot be bound; INVALID_ARGUMENT: a PEM without its partner.
+  // UNAVAILABLE: the address cannot be bound; INVALID_ARGUMENT: the address is malformed, a PEM without its partner;
+  // FAILED_PRECONDITION: called before, whatever came of it, or after Stop.
   Status Start(int* port);
 
   // Refuses new calls, waits at most `timeout_ns` for those in flight, then cancels them. Returns whether none was
-  // cancelled.
+  // cancelled; a further call returns the same.
   bool Drain(int64_t timeout_ns);
 
-  // Drains without waiting and joins the pollers. May be called twice. REQUIRES: nothing else uses the pollers.
+  // Drains without waiting, waits until the handlers have ended the calls that were cancelled, and joins the pollers.
+  // May be called twice. REQUIRES: nothing else uses the pollers.
   void Stop();
 
   // The threads of this server, for clients that want to share them. They run from Start on.

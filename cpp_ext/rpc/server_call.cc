@@ -33,6 +33,7 @@ class CallSlot final : public TesseraCall {
   explicit CallSlot(MethodQueue* home) : home_(home), call_tag_(this), done_tag_(this) {}
 
   void Request() {
+    home_->counters->open.Add();
     context_.emplace();
     responder_.emplace(&*context_);
     context_->AsyncNotifyWhenDone(&done_tag_);
@@ -64,10 +65,11 @@ class CallSlot final : public TesseraCall {
       on_cancel_ = nullptr;
     }
     ServerCounters* counters = home_->counters;
-    if (home_->shutting_down->load(std::memory_order_relaxed) && cancelled_) {
+    if (home_->shutting_down->load(std::memory_order_acquire) &&
+        MonotonicNs() >= counters->drain_deadline_ns.load(std::memory_order_relaxed)) {
       counters->cut_off.fetch_add(1, std::memory_order_relaxed);
     }
-    counters->in_flight.fetch_sub(1, std::memory_order_relaxed);
+    counters->in_flight.fetch_sub(1, std::memory_order_release);
     counters->finished.fetch_add(1, std::memory_order_relaxed);
     state_ = State::kFinishing;
     if (code == 0) {
@@ -106,7 +108,9 @@ class CallSlot final : public TesseraCall {
       return;
     }
     if (!ok) {  // The server shuts down; the done tag of a call that never began does not come.
+      OpenSlots& open = home_->counters->open;
       delete this;
+      open.Remove();
       return;
     }
     home_->RequestNext();
@@ -169,11 +173,13 @@ class CallSlot final : public TesseraCall {
     done_ = sent_ = false;
     cancelled_ = false;
     state_ = State::kRequested;
+    OpenSlots& open = home_->counters->open;
     if (home_->idle.size() < MethodQueue::kMaxIdle) {
       home_->idle.emplace_back(this);
     } else {
       delete this;
     }
+    open.Remove();
   }
 
   MethodQueue* const home_;

@@ -11,6 +11,8 @@
 #include <grpcpp/support/byte_buffer.h>
 
 #include <atomic>
+#include <condition_variable>
+#include <cstdint>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -22,6 +24,27 @@
 
 namespace tessera {
 
+// How many slots gRPC or a handler still knows. Thread-safety: all methods may be called from any thread.
+class OpenSlots {
+ public:
+  void Add() { count_.fetch_add(1, std::memory_order_relaxed); }
+  void Remove() {
+    if (count_.fetch_sub(1, std::memory_order_acq_rel) != 1) return;
+    std::lock_guard<std::mutex> lock(mutex_);
+    none_.notify_all();
+  }
+  // REQUIRES: the server has been shut down, so that none opens any more.
+  void WaitUntilNone() {
+    std::unique_lock<std::mutex> lock(mutex_);
+    none_.wait(lock, [this] { return count_.load(std::memory_order_acquire) == 0; });
+  }
+
+ private:
+  std::atomic<int64_t> count_{0};
+  std::mutex mutex_;
+  std::condition_variable none_;
+};
+
 // Shared by all slots of a server.
 struct ServerCounters {
   std::atomic<int64_t> started{0};
@@ -29,8 +52,10 @@ struct ServerCounters {
   std::atomic<int64_t> failed{0};
   std::atomic<int64_t> refused{0};
   std::atomic<int64_t> in_flight{0};
-  // Calls that the server's shutdown ended before their handler did.
+  // Calls that their handler ended after `drain_deadline_ns`, when the server had ended them already.
   std::atomic<int64_t> cut_off{0};
+  std::atomic<int64_t> drain_deadline_ns{TESSERA_NO_DEADLINE};
+  OpenSlots open;
 };
 
 // Registers raw unary methods with gRPC; method i of the service is the i-th added.

@@ -1,8 +1,8 @@
 // Whether a server is better avoided for a while, judged by what it did lately.
 //
 // A failure makes it suspect at once, lateness only when repeated without a success between; each time longer. When
-// the time is over, one lookup goes there again as a probe while the others still avoid it: a success clears it. Whether there is
-// anything better to ask is the caller's business: the last replica is asked, suspect or not.
+// the time is over, one lookup goes there again as a probe while the others still avoid it: a success clears it.
+// Whether there is anything better to ask is the caller's business: the last replica is asked, suspect or not.
 //
 // Thread-safety: all methods may be called from any thread.
 #ifndef TESSERA_CPP_EXT_RPC_SUSPECT_H_

@@ -13,9 +13,9 @@ namespace tessera {
 namespace {
 
 Status TooLarge(size_t max_response_bytes) {
-  return Status(Code::kResourceExhausted,
-                "LookupResponse: the rows asked for take more than the limit of " + std::to_string(max_response_bytes) +
-                    " bytes of a message; ask for fewer rows at once");
+  return Status(Code::kResourceExhausted, "LookupResponse: the rows asked for take more than the limit of " +
+                                              std::to_string(max_response_bytes) +
+                                              " bytes of a message; ask for fewer rows at once");
 }
 
 std::string BlockField(size_t block, const char* field) {
@@ -32,7 +32,6 @@ std::string PackageName(const LookupHeader& header) {
   }
   return name + " (version " + std::to_string(header.version) + ")";
 }
-
 
 class LookupAnswerer {
  public:
@@ -75,10 +74,10 @@ class LookupAnswerer {
     if (message_bytes > max_response_bytes_) return TooLarge(max_response_bytes_);
     uint8_t* message = static_cast<uint8_t*>(malloc(message_bytes));
     if (message == nullptr) {
-      return Refuse(RefusalKind::kOverloaded, "no memory for a response of " + std::to_string(message_bytes) + " bytes");
+      return Refuse(RefusalKind::kOverloaded,
+                    "no memory for a response of " + std::to_string(message_bytes) + " bytes");
     }
-    const GatherResult result =
-        Gather(blocks_.data(), blocks_.size(), WriteRowsHeader(answer_.rows_bytes, message));
+    const GatherResult result = Gather(blocks_.data(), blocks_.size(), WriteRowsHeader(answer_.rows_bytes, message));
     if (result.outcome != GatherOutcome::kDone) {
       free(message);
       return RefuseRow(result);

@@ -9,117 +9,120 @@ namespace tessera {
 namespace {
 
 constexpr size_t kCacheLineBytes = 64;
-// Rows under way between the request for their cache lines and their copy: somewhat more than a core can have misses
-// outstanding (measured: 16 to 32 are best), and little enough to stay in its nearest cache.
-constexpr size_t kAhead = 32;
+// Rows between the one whose cache lines are asked for and the one that is copied: somewhat more than a core can have
+// misses outstanding, and little enough to stay in its nearest cache.
+constexpr size_t kAhead = 16;
+// Rows whose addresses are computed at once. Computing each address just before it is prefetched was slower: it leaves
+// room for fewer misses in the instructions that a core looks at together.
+constexpr size_t kStep = 64;
 // The first lines of a row are asked for; what follows is a long run that the hardware fetches ahead by itself.
 constexpr size_t kPrefetchBytes = 512;
 
-// The bytes of a row, known to the compiler, so that a copy is a few moves instead of a call, or not.
-template <size_t kBytes>
-struct FixedLength {
-  size_t bytes() const { return kBytes; }
-};
-struct AnyLength {
-  size_t bytes() const { return value; }
-  size_t value;
-};
-
-template <typename Length>
-inline void Prefetch(const uint8_t* row, Length length) {
-  const size_t bytes = std::min(length.bytes(), kPrefetchBytes);
+inline __attribute__((always_inline)) void Prefetch(const uint8_t* row, size_t row_bytes) {
+  const size_t bytes = std::min(row_bytes, kPrefetchBytes);
 #pragma GCC unroll 8
   for (size_t at = 0; at < bytes; at += kCacheLineBytes) __builtin_prefetch(row + at);
   // Only rows of whole lines are aligned to lines; others may end in one line more.
-  if (length.bytes() % kCacheLineBytes != 0) __builtin_prefetch(row + bytes - 1);
+  if (row_bytes % kCacheLineBytes != 0) __builtin_prefetch(row + bytes - 1);
 }
 
+// The bytes of the row at a position: one number known to the compiler, which makes a copy a few moves instead of a
+// call, or different ones.
+template <size_t kBytes>
+struct OneLength {
+  size_t operator[](size_t) const { return kBytes; }
+};
+using AnyLength = const size_t*;
+
+template <typename Id>
+GatherOutcome Locate(const HeldTable& table, const uint8_t* ids, size_t count, const uint8_t** rows,
+                     uint64_t* failed_row) {
+  const uint64_t limit = table.rows();
+  for (size_t i = 0; i < count; ++i) {
+    const uint64_t id = LoadLittleEndian<Id>(ids + i * sizeof(Id));
+    const uint8_t* row = id < limit ? table.Row(id) : nullptr;
+    if (row == nullptr) {
+      *failed_row = id;
+      return id < limit ? GatherOutcome::kNotHeld : GatherOutcome::kNoSuchRow;
+    }
+    rows[i] = row;
+  }
+  return GatherOutcome::kDone;
+}
+
+// Rows in the order of the request, in three stages: located, then prefetched, then copied and forgotten.
 class Gatherer {
  public:
   explicit Gatherer(uint8_t* to) : to_(to) {}
 
-  // Takes the rows of a block up, and copies those before them that are due.
   GatherOutcome Add(const GatherBlock& block, uint64_t* failed_row) {
-    return block.id_width_bytes == 4 ? AddIds<uint32_t>(block, failed_row) : AddIds<uint64_t>(block, failed_row);
-  }
-
-  // Copies what is still under way.
-  void Finish() {
-    for (size_t i = 0; i < kAhead; ++i) CopyOldest();
-  }
-
- private:
-  struct Row {
-    const uint8_t* from = nullptr;  // null: nothing is due here
-    size_t bytes = 0;
-  };
-
-  template <typename Id>
-  GatherOutcome AddIds(const GatherBlock& block, uint64_t* failed_row) {
-    const size_t row_bytes = block.table->row_bytes();
-    switch (row_bytes) {
-      case 32:
-        return AddRows<Id>(block, FixedLength<32>(), failed_row);
-      case 64:
-        return AddRows<Id>(block, FixedLength<64>(), failed_row);
-      case 128:
-        return AddRows<Id>(block, FixedLength<128>(), failed_row);
-      case 256:
-        return AddRows<Id>(block, FixedLength<256>(), failed_row);
-      default:
-        return AddRows<Id>(block, AnyLength{row_bytes}, failed_row);
-    }
-  }
-
-  template <typename Id, typename Length>
-  GatherOutcome AddRows(const GatherBlock& block, Length length, uint64_t* failed_row) {
     const HeldTable& table = *block.table;
-    const uint64_t rows = table.rows();
-    const size_t mixed = std::min(block.rows_count, kAhead);
-    size_t i = 0;
-    // The ring still holds rows of earlier blocks, of other lengths.
-    for (; i < mixed; ++i) {
-      CopyOldest();
-      *failed_row = LoadLittleEndian<Id>(block.rows + i * sizeof(Id));
-      if (*failed_row >= rows) return GatherOutcome::kNoSuchRow;
-      const uint8_t* from = table.Row(*failed_row);
-      if (from == nullptr) return GatherOutcome::kNotHeld;
-      Prefetch(from, length);
-      ring_[(oldest_ + kAhead - 1) % kAhead] = {from, length.bytes()};
+    const size_t row_bytes = table.row_bytes();
+    for (size_t at = 0; at < block.rows_count;) {
+      const size_t count = std::min(block.rows_count - at, prefetched_ + kStep - located_);
+      const uint8_t* ids = block.rows + at * block.id_width_bytes;
+      const GatherOutcome outcome = block.id_width_bytes == 4
+                                        ? Locate<uint32_t>(table, ids, count, rows_ + located_, failed_row)
+                                        : Locate<uint64_t>(table, ids, count, rows_ + located_, failed_row);
+      if (outcome != GatherOutcome::kDone) return outcome;
+      if (located_ == 0 || lengths_[located_ - 1] != row_bytes) equal_from_ = located_;
+      std::fill_n(lengths_ + located_, count, row_bytes);
+      located_ += count;
+      at += count;
+      if (located_ == prefetched_ + kStep) Step();
     }
-    // From here on it holds rows of this block only. The state is in locals, as `to` might point to members.
-    uint8_t* to = to_;
-    size_t oldest = oldest_;
-    for (; i < block.rows_count; ++i) {
-      const uint64_t row = LoadLittleEndian<Id>(block.rows + i * sizeof(Id));
-      const uint8_t* from = row < rows ? table.Row(row) : nullptr;
-      if (from == nullptr) {
-        *failed_row = row;
-        return row < rows ? GatherOutcome::kNotHeld : GatherOutcome::kNoSuchRow;
-      }
-      Prefetch(from, length);
-      memcpy(to, ring_[oldest].from, length.bytes());
-      to += length.bytes();
-      ring_[oldest] = {from, length.bytes()};
-      oldest = (oldest + 1) % kAhead;
-    }
-    to_ = to;
-    oldest_ = oldest;
     return GatherOutcome::kDone;
   }
 
-  void CopyOldest() {
-    Row& row = ring_[oldest_];
-    oldest_ = (oldest_ + 1) % kAhead;
-    if (row.from == nullptr) return;
-    memcpy(to_, row.from, row.bytes);
-    to_ += row.bytes;
-    row.from = nullptr;
+  void Finish() {
+    Step();
+    for (size_t i = 0; i < prefetched_; ++i) {
+      memcpy(to_, rows_[i], lengths_[i]);
+      to_ += lengths_[i];
+    }
+  }
+
+ private:
+  // Prefetches all that is located, and copies all but the last kAhead rows.
+  void Step() {
+    const bool equal = equal_from_ == 0 && located_ != 0;
+    switch (equal ? lengths_[0] : 0) {
+      case 32:
+        return Move(OneLength<32>());
+      case 64:
+        return Move(OneLength<64>());
+      case 128:
+        return Move(OneLength<128>());
+      case 256:
+        return Move(OneLength<256>());
+      default:
+        return Move(AnyLength{lengths_});
+    }
+  }
+
+  template <typename Lengths>
+  void Move(Lengths lengths) {
+    for (; prefetched_ < std::min(located_, kAhead); ++prefetched_) Prefetch(rows_[prefetched_], lengths[prefetched_]);
+    const size_t copied = located_ - prefetched_;
+    uint8_t* to = to_;  // in a register: the compiler cannot know that the copies do not change to_
+    for (size_t i = 0; i < copied; ++i) {
+      Prefetch(rows_[i + kAhead], lengths[i + kAhead]);
+      memcpy(to, rows_[i], lengths[i]);
+      to += lengths[i];
+    }
+    to_ = to;
+    std::copy(rows_ + copied, rows_ + located_, rows_);
+    std::copy(lengths_ + copied, lengths_ + located_, lengths_);
+    located_ -= copied;
+    equal_from_ -= std::min(equal_from_, copied);
   }
 
   uint8_t* to_;
-  Row ring_[kAhead];  // in the order of the request, from oldest_ on
-  size_t oldest_ = 0;
+  const uint8_t* rows_[kAhead + kStep];
+  size_t lengths_[kAhead + kStep];
+  size_t located_ = 0;     // rows here; copied ones are removed
+  size_t prefetched_ = 0;  // the first so many; at most kAhead after a step
+  size_t equal_from_ = 0;  // rows from this position on have the same length
 };
 
 }  // namespace

@@ -27,8 +27,7 @@ HeldTable::HeldTable(std::string name, int64_t rows, int64_t row_bytes, uint64_t
 }
 
 Status HeldTable::Make(std::string name, int64_t rows, int64_t row_bytes, uint64_t buckets,
-                       std::map<uint64_t, std::shared_ptr<const Blob>> blobs,
-                       std::shared_ptr<const HeldTable>* table) {
+                       std::map<uint64_t, std::shared_ptr<const Blob>> blobs, std::shared_ptr<const HeldTable>* table) {
   if (rows < 0) {
     return Status(Code::kInvalidArgument, OutOfRange(name, "rows", std::to_string(rows), "0 or more"));
   }
@@ -38,10 +37,9 @@ Status HeldTable::Make(std::string name, int64_t rows, int64_t row_bytes, uint64
   }
   int64_t table_bytes;
   if (__builtin_mul_overflow(rows, row_bytes, &table_bytes)) {
-    return Status(Code::kInvalidArgument,
-                  OutOfRange(name, "rows", std::to_string(rows),
-                             "at most " + std::to_string(INT64_MAX / row_bytes) + ", as rows have " +
-                                 std::to_string(row_bytes) + " bytes"));
+    return Status(Code::kInvalidArgument, OutOfRange(name, "rows", std::to_string(rows),
+                                                     "at most " + std::to_string(INT64_MAX / row_bytes) +
+                                                         ", as rows have " + std::to_string(row_bytes) + " bytes"));
   }
   if (buckets < 1 || buckets > kMaxBuckets) {
     return Status(Code::kInvalidArgument,
@@ -56,9 +54,9 @@ Status HeldTable::Make(std::string name, int64_t rows, int64_t row_bytes, uint64
     if (blob == nullptr) return Status(Code::kInvalidArgument, OutOfRange(name, field.c_str(), "nothing", "a blob"));
     const uint64_t expected_bytes = RowsOfBucket(rows, buckets, bucket) * static_cast<uint64_t>(row_bytes);
     if (blob->size_bytes() != expected_bytes) {
-      return Status(Code::kDataLoss, "table " + name + ": bucket " + std::to_string(bucket) + ": blob " +
-                                         blob->path() + " has " + std::to_string(blob->size_bytes()) +
-                                         " bytes, expected " + std::to_string(expected_bytes));
+      return Status(Code::kDataLoss, "table " + name + ": bucket " + std::to_string(bucket) + ": blob " + blob->path() +
+                                         " has " + std::to_string(blob->size_bytes()) + " bytes, expected " +
+                                         std::to_string(expected_bytes));
     }
   }
   table->reset(new HeldTable(std::move(name), rows, row_bytes, buckets, std::move(blobs)));

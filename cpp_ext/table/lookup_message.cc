@@ -24,9 +24,7 @@ constexpr uint32_t Delimited(uint32_t field) { return Tag(field, pbf_wire_type::
 constexpr size_t kFieldOverheadBytes = 11;
 
 std::string_view View(protozero::data_view bytes) { return {bytes.data(), bytes.size()}; }
-uint32_t FullTag(const protozero::pbf_reader& message) {
-  return Tag(message.tag(), message.wire_type());
-}
+uint32_t FullTag(const protozero::pbf_reader& message) { return Tag(message.tag(), message.wire_type()); }
 
 Status Malformed(const std::string& field, const std::string& what) {
   return Status(Code::kInvalidArgument, field + ": " + what);
@@ -101,7 +99,8 @@ Status ReadRequest(protozero::pbf_reader message, LookupHeader* header, std::vec
       }
       default:
         if (message.tag() <= kBlocks) {
-          return Malformed("field " + std::to_string(message.tag()), "has another wire type than LookupRequest gives it");
+          return Malformed("field " + std::to_string(message.tag()),
+                           "has another wire type than LookupRequest gives it");
         }
         message.skip();
     }
@@ -239,9 +238,7 @@ Status ParseLookupResponse(const uint8_t* data, size_t size_bytes, LookupRespons
   });
 }
 
-size_t RowsHeaderBytes(size_t rows_bytes) {
-  return 1 + static_cast<size_t>(protozero::length_of_varint(rows_bytes));
-}
+size_t RowsHeaderBytes(size_t rows_bytes) { return 1 + static_cast<size_t>(protozero::length_of_varint(rows_bytes)); }
 
 uint8_t* WriteRowsHeader(size_t rows_bytes, uint8_t* to) {
   *to++ = Delimited(kRows);

@@ -1,4 +1,5 @@
-// The messages of /tessera.data.v1.TableService/Lookup, as docs/formats/wire.md and protos/data_plane.proto describe them.
+// The messages of /tessera.data.v1.TableService/Lookup, as docs/formats/wire.md and protos/data_plane.proto describe
+// them.
 //
 // Views point into the message that they were read from. Nothing here throws, and nothing that a message claims is
 // allocated before it was compared with the bytes that are there.
@@ -43,7 +44,8 @@ struct LookupBlock {
 // Builds a request in one allocation.
 class LookupRequestWriter {
  public:
-  // At most `blocks` blocks with together `ids_bytes` bytes of ids will be added; more still works, but allocates again.
+  // At most `blocks` blocks with together `ids_bytes` bytes of ids will be added; more still works, but allocates
+  // again.
   LookupRequestWriter(const LookupHeader& header, size_t blocks, size_t ids_bytes);
 
   // Appends a block and returns where its rows_count × id_width_bytes bytes of ids go (unaligned; valid until the next

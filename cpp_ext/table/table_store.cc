@@ -78,8 +78,8 @@ TableStoreStats TableStore::Stats() const {
   return stats;
 }
 
-Status TableStore::Lookup(const uint8_t* request, size_t request_bytes, size_t max_response_bytes,
-                          uint8_t** response, size_t* response_bytes) {
+Status TableStore::Lookup(const uint8_t* request, size_t request_bytes, size_t max_response_bytes, uint8_t** response,
+                          size_t* response_bytes) {
   Answer answer;
   Status status;
   {

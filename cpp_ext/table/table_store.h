@@ -50,7 +50,8 @@ class TableStore {
   // Stops serving a package; returns whether it was there.
   bool Retire(const std::string& package_digest);
 
-  // Keeps the newest placement of a model, to be sent along with NOT_OWNER. An older epoch than the one kept is ignored.
+  // Keeps the newest placement of a model, to be sent along with NOT_OWNER. An older epoch than the one kept is
+  // ignored.
   void SetPlacement(std::string model, uint64_t epoch, std::string document);
 
   // Refuses lookups with DRAINING from now on, or accepts them again.
@@ -60,10 +61,11 @@ class TableStore {
 
   // Answers one serialized LookupRequest. OK: `*response` is a serialized LookupResponse, rows or refusal, that the
   // caller frees with free(); whatever is wrong with the request is a refusal. RESOURCE_EXHAUSTED: the rows asked for
-  // make a response of more than `max_response_bytes`, or there is no memory even for a refusal; nothing is to be freed.
+  // make a response of more than `max_response_bytes`, or there is no memory even for a refusal; nothing is to be
+  // freed.
   //
-  // Costs one allocation and, with cold rows, the time to fetch their cache lines, many at a time. The only thing that it
-  // ever waits for is the disk, when rows are on pages that are not in memory.
+  // Costs one allocation and, with cold rows, the time to fetch their cache lines, many at a time. The only thing that
+  // it ever waits for is the disk, when rows are on pages that are not in memory.
   Status Lookup(const uint8_t* request, size_t request_bytes, size_t max_response_bytes, uint8_t** response,
                 size_t* response_bytes);
 

@@ -23,7 +23,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--shards", type=int, default=4, help="shard servers (default: %(default)s)")
     parser.add_argument("--max-shard-bytes", default="160MiB", help="largest part of the table (default: %(default)s)")
     parser.add_argument(
-        "--server-memory-bytes", default="400MiB", help="address space of each shard server (default: %(default)s)"
+        "--server-memory-bytes", default="448MiB", help="address space of each shard server (default: %(default)s)"
     )
     parser.add_argument("--work-dir", type=Path, default=_WORK_DIR, help="model, package, logs (default: %(default)s)")
     return parser.parse_args()

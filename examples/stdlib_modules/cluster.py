@@ -65,8 +65,8 @@ def running(arguments: Sequence[str], log_dir: Path) -> Iterator[Cluster]:
     group = ChildGroup(log_dir)
     try:
         command = [*_TESSERA, "up", *arguments, "--ready-file", str(ready_file)]
-        group.start("tessera-up", command)
-        wait_until("tessera up is ready", ready_file.exists, group, _START_TIMEOUT_S)
+        child = group.start("tessera-up", command)
+        wait_until("tessera up is ready", ready_file.exists, (child,), _START_TIMEOUT_S)
         yield parse_ready(json.loads(ready_file.read_text()))
     finally:
         group.stop(timeout_s=60.0)

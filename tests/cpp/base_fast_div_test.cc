@@ -1,9 +1,9 @@
-#include "cpp_ext/base/fast_div.h"
-
 #include <gtest/gtest.h>
 
 #include <random>
 #include <vector>
+
+#include "cpp_ext/base/fast_div.h"
 
 namespace tessera {
 namespace {

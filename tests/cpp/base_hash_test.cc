@@ -1,9 +1,9 @@
-#include "cpp_ext/base/hash.h"
-
 #include <gtest/gtest.h>
 
 #include <string>
 #include <unordered_set>
+
+#include "cpp_ext/base/hash.h"
 
 namespace tessera {
 namespace {
@@ -17,12 +17,13 @@ TEST(XxHash64Test, EqualsReference) {
     uint64_t unseeded, seeded;
   };
   // Lengths around every boundary of the algorithm.
-  const Case cases[] = {{3, 0x22c08528601d4f27u, 0xb829b5fbba7f12fbu},  {4, 0xfb1e5cf2f1ae4d95u, 0x4d32e4c842c6371eu},
-                        {7, 0x5613ac510496c04eu, 0x566314bf1bda8aabu},  {8, 0x57cb2b7521f3e21au, 0x696e1fe0e0df37f4u},
-                        {12, 0x2f53b00266039e64u, 0x2d0207f88149b069u}, {31, 0xe4a0e629e519a4aeu, 0xa348b910bc65b7bdu},
-                        {32, 0xcc6b8aaada790b2du, 0x41c2eada450d18f0u}, {33, 0x35ec49850475a832u, 0xb6f8c0b76af8f9dau},
-                        {63, 0xbf9f0ba3cf95b28au, 0xdcfe31720304f52bu}, {64, 0x155ccce4bf32befcu, 0x4779d2a26a5085a9u},
-                        {65, 0xda5ee441a595cfb8u, 0x7952988b7909c15u},  {100, 0x4826e367566ea023u, 0xe38491a6daeb0e8au}};
+  const Case cases[] = {
+      {3, 0x22c08528601d4f27u, 0xb829b5fbba7f12fbu},  {4, 0xfb1e5cf2f1ae4d95u, 0x4d32e4c842c6371eu},
+      {7, 0x5613ac510496c04eu, 0x566314bf1bda8aabu},  {8, 0x57cb2b7521f3e21au, 0x696e1fe0e0df37f4u},
+      {12, 0x2f53b00266039e64u, 0x2d0207f88149b069u}, {31, 0xe4a0e629e519a4aeu, 0xa348b910bc65b7bdu},
+      {32, 0xcc6b8aaada790b2du, 0x41c2eada450d18f0u}, {33, 0x35ec49850475a832u, 0xb6f8c0b76af8f9dau},
+      {63, 0xbf9f0ba3cf95b28au, 0xdcfe31720304f52bu}, {64, 0x155ccce4bf32befcu, 0x4779d2a26a5085a9u},
+      {65, 0xda5ee441a595cfb8u, 0x7952988b7909c15u},  {100, 0x4826e367566ea023u, 0xe38491a6daeb0e8au}};
   for (const Case& c : cases) {
     std::string data;
     for (size_t i = 0; i < c.size_bytes; ++i) data.push_back(static_cast<char>(i * 37 + 11));

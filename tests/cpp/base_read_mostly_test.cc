@@ -1,9 +1,9 @@
-#include "cpp_ext/base/read_mostly.h"
-
 #include <gtest/gtest.h>
 
 #include <thread>
 #include <vector>
+
+#include "cpp_ext/base/read_mostly.h"
 
 namespace tessera {
 namespace {

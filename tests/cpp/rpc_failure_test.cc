@@ -39,8 +39,8 @@ TEST(FanoutFailure, RegroupsTheRowsWhenTheirReplicasDiffer) {
 }
 
 TEST(FanoutFailure, MovesOnAfterEveryRefusalThatAnotherServerMayNotShare) {
-  for (const RefusalKind kind : {RefusalKind::kNotOwner, RefusalKind::kDraining, RefusalKind::kOverloaded,
-                                 RefusalKind::kUnspecified}) {
+  for (const RefusalKind kind :
+       {RefusalKind::kNotOwner, RefusalKind::kDraining, RefusalKind::kOverloaded, RefusalKind::kUnspecified}) {
     FakeServers servers;
     servers.MakeRoute(FakeServers::Spec(2, 2));
     TestLookup lookup(&servers, {{0, {IdOn(servers, 0, 0)}}});

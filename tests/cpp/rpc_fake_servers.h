@@ -117,7 +117,9 @@ class FakeServers {
     auto owned_timer = std::make_unique<ManualTimer>();
     timer = owned_timer.get();
     parts.timer = std::move(owned_timer);
-    parts.connect = [this](const TargetSpec& target) { return std::make_shared<FakeTransport>(this, target.server_id); };
+    parts.connect = [this](const TargetSpec& target) {
+      return std::make_shared<FakeTransport>(this, target.server_id);
+    };
     const Status status = Fanout::Create(std::move(parts), std::move(options), &fanout);
     EXPECT_TRUE(status.ok()) << status.message();
   }
@@ -190,8 +192,7 @@ class FakeServers {
  private:
   class FakeTransport final : public Transport {
    public:
-    FakeTransport(FakeServers* servers, std::string server_id)
-        : servers_(servers), server_id_(std::move(server_id)) {}
+    FakeTransport(FakeServers* servers, std::string server_id) : servers_(servers), server_id_(std::move(server_id)) {}
     std::shared_ptr<TransportCall> Start(std::string request, int64_t deadline_ns, Done done) override {
       auto call = std::make_shared<FakeCall>();
       call->server_id = server_id_;
@@ -232,8 +233,8 @@ class TestLookup {
       }
     }
     for (size_t i = 0; i < wanted_.size(); ++i) {
-      gathers.push_back({wanted_[i].table, wanted_[i].width_bytes, packed_[i].data(), wanted_[i].ids.size(),
-                         rows_[i].data()});
+      gathers.push_back(
+          {wanted_[i].table, wanted_[i].width_bytes, packed_[i].data(), wanted_[i].ids.size(), rows_[i].data()});
     }
     handle_ = FanoutApi()->start(servers->route.get(), gathers.data(), gathers.size(), deadline_ns, &OnDone, this);
   }
@@ -260,7 +261,8 @@ class TestLookup {
   void ExpectFailure(Code expected, const std::vector<std::string>& texts) const {
     ASSERT_EQ(done_count, 1);
     EXPECT_EQ(code, static_cast<int>(expected)) << message;
-    for (const std::string& text : texts) EXPECT_NE(message.find(text), std::string::npos) << text << " in: " << message;
+    for (const std::string& text : texts)
+      EXPECT_NE(message.find(text), std::string::npos) << text << " in: " << message;
   }
 
   int done_count = 0;

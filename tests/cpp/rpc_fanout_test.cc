@@ -36,7 +36,8 @@ TEST(Fanout, NamesThePackageAndTheEpoch) {
   LookupHeader header;
   std::vector<LookupBlock> blocks;
   const std::string& request = servers.calls.at(0)->request;
-  ASSERT_TRUE(ParseLookupRequest(reinterpret_cast<const uint8_t*>(request.data()), request.size(), &header, &blocks).ok());
+  ASSERT_TRUE(
+      ParseLookupRequest(reinterpret_cast<const uint8_t*>(request.data()), request.size(), &header, &blocks).ok());
   EXPECT_EQ(header.package_digest, std::string(32, 'd'));
   EXPECT_EQ(header.model, "ranker");
   EXPECT_EQ(header.version, 7);
@@ -182,7 +183,8 @@ TEST(Fanout, NamesABadOption) {
     return status.message();
   };
   EXPECT_NE(create([](FanoutOptions* o) { o->retry_delay_ns = 0; }).find("retry_delay"), std::string::npos);
-  EXPECT_NE(create([](FanoutOptions* o) { o->retry_budget_tokens = 0; }).find("retry_budget_tokens"), std::string::npos);
+  EXPECT_NE(create([](FanoutOptions* o) { o->retry_budget_tokens = 0; }).find("retry_budget_tokens"),
+            std::string::npos);
   EXPECT_NE(create([](FanoutOptions* o) { o->max_message_bytes = 0; }).find("max_message_bytes"), std::string::npos);
   EXPECT_NE(create([](FanoutOptions* o) { o->tls_certificate = "x"; }).find("tls_private_key"), std::string::npos);
 }

@@ -19,9 +19,9 @@ std::string Refused(const std::function<void(RouteSpec*)>& change) {
   return status.message();
 }
 
-#define EXPECT_REFUSED(text, change)                                               \
-  do {                                                                             \
-    const std::string message = Refused([](RouteSpec* spec) { change; });          \
+#define EXPECT_REFUSED(text, change)                                                \
+  do {                                                                              \
+    const std::string message = Refused([](RouteSpec* spec) { change; });           \
     EXPECT_NE(message.find(text), std::string::npos) << text << " in: " << message; \
   } while (0)
 

@@ -1,9 +1,8 @@
-#include "cpp_ext/table/blob.h"
-
 #include <gtest/gtest.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 
+#include "cpp_ext/table/blob.h"
 #include "tests/cpp/table_fixture.h"
 
 namespace tessera {

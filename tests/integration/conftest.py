@@ -1,6 +1,7 @@
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,7 +20,7 @@ def start_cluster(tmp_path: Path, small_model: SmallModel) -> Iterator[ClusterFa
     """Start clusters of real processes; they are gone when the test ends."""
     with contextlib.ExitStack() as stack:
 
-        def start(**settings: object) -> LocalCluster:
+        def start(**settings: Any) -> LocalCluster:
             return stack.enter_context(run_cluster(tmp_path, small_model.repository, **settings))
 
         yield start

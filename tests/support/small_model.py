@@ -13,8 +13,8 @@ import numpy as np
 import tensorflow as tf
 
 import partition
-from support.serving import FLOAT32, INT64, predict_request
 from protos import serving_pb2
+from support.serving import FLOAT32, INT64, predict_request
 from tessera.repository import Repository
 
 MODEL = "ranker"
