@@ -52,7 +52,7 @@ test: setup test-cpp ## all tests: C++, unit, native, integration
 	$(BIN)/python -m pytest -q tests
 
 build/cpp/build.ninja: | $(VENV)/.deps
-	$(CMAKE) -S . -B build/cpp $(CMAKE_FLAGS) -DCMAKE_BUILD_TYPE=RelWithDebInfo -DTESSERA_TESTS=ON -DTESSERA_BENCHMARKS=ON
+	$(CMAKE) -S . -B build/cpp $(CMAKE_FLAGS) -DCMAKE_BUILD_TYPE=RelWithDebInfo -DTESSERA_TESTS=ON
 
 .PHONY: test-cpp
 test-cpp: build/cpp/build.ninja ## the C++ tests
@@ -95,9 +95,9 @@ demo: setup ## train, partition, serve over four shard servers, compare with pla
 	@$(BIN)/python -m examples.stdlib_modules
 
 .PHONY: bench
-bench: setup build/cpp/build.ninja ## measure against baselines; writes bench/results/latest.json and the README's table
-	$(CMAKE) --build build/cpp -j $(JOBS)
+bench: setup ## measure against baselines; writes bench/results/latest.json and the README's table
 	$(BIN)/python -m bench
+	$(BIN)/python -m bench.render README.md
 
 .PHONY: lock
 lock: ## renew requirements.lock from pyproject.toml

@@ -32,12 +32,13 @@ class Baselines:
         if not self._configured:
             _run_build(
                 [
-                    *("cmake", "-S", str(CHECKOUT), "-B", str(self._build_dir), "-G", "Ninja"),
+                    *(_tool("cmake"), "-S", str(CHECKOUT), "-B", str(self._build_dir), "-G", "Ninja"),
                     *("-DCMAKE_BUILD_TYPE=Release", "-DTESSERA_BENCHMARKS=ON", f"-DPython_EXECUTABLE={sys.executable}"),
+                    f"-DCMAKE_MAKE_PROGRAM={_tool('ninja')}",
                 ]
             )
             self._configured = True
-        _run_build(["cmake", "--build", str(self._build_dir), "--target", name])
+        _run_build([_tool("cmake"), "--build", str(self._build_dir), "--target", name])
         found = [path for path in self._build_dir.rglob(name) if path.is_file()]
         if len(found) != 1:
             raise FailedPreconditionError(f"{name}: got {len(found)} such files in {self._build_dir}, expected one")
@@ -57,6 +58,11 @@ class Baselines:
         except ValueError:
             pass
         raise InternalError(f"{' '.join(command)}: exit code {done.returncode}: {(done.stdout + done.stderr)[-1000:]}")
+
+
+def _tool(name: str) -> str:
+    """Return the build tool of this virtual environment."""
+    return str(Path(sys.executable).parent / name)
 
 
 def _run_build(command: list[str]) -> None:

@@ -8,9 +8,9 @@ import sys
 
 from shard_server.memory import limit_address_space
 from shard_server.settings import ShardServerSettings
-from tessera.errors import FailedPreconditionError, SettingsError
+from tessera.errors import SettingsError
 from tessera.process import exit_on_settings_error, run_until_signal, started_before, write_ready_file
-from tessera.settings import format_bytes, load
+from tessera.settings import load
 from tessera.telemetry import set_up_logging
 
 
@@ -25,14 +25,8 @@ def main() -> int:
         limit_address_space(settings.memory_limit_bytes)
 
     async def serve(stop: asyncio.Event) -> None:
-        try:
-            from placement.connect import connect  # after the limit, because importing gRPC reserves address space
-            from shard_server.server import ShardServer
-        except (ImportError, MemoryError) as error:
-            if not settings.memory_limit_bytes:
-                raise
-            limit = format_bytes(settings.memory_limit_bytes)
-            raise FailedPreconditionError(f"--memory-limit-bytes: {limit} is too little to start: {error}") from error
+        from placement.connect import connect  # after the limit, because importing gRPC reserves address space
+        from shard_server.server import ShardServer
 
         store = connect(settings)
         try:

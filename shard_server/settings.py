@@ -6,7 +6,10 @@ from dataclasses import dataclass
 
 from tessera.errors import SettingsError
 from tessera.process_settings import ProcessSettings
-from tessera.settings import ByteSize, setting
+from tessera.settings import ByteSize, format_bytes, setting
+
+MIN_MEMORY_LIMIT_BYTES = 320 << 20
+"""Below it, libraries fail to load or threads to start, in many obscure ways; measured on two cores."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +33,9 @@ class ShardServerSettings(ProcessSettings):
         minimum=0,
     )
     memory_limit_bytes: ByteSize = setting(
-        "address space that the process may use at most (RLIMIT_AS); 0 means no limit", ByteSize(0), minimum=0
+        "address space that the process may use at most (RLIMIT_AS), at least 320MiB; 0 means no limit",
+        ByteSize(0),
+        minimum=0,
     )
     verify_blobs: str = setting(
         "what is checked before a blob serves: its whole content by SHA-256, or only its size",
@@ -43,10 +48,15 @@ class ShardServerSettings(ProcessSettings):
         """Refuse settings that contradict each other.
 
         Raises:
-            SettingsError: no control plane, or no address that routers could use.
+            SettingsError: no control plane, no address that routers could use, or too little memory to start.
         """
         if not self.etcd:
             raise SettingsError("--etcd must be given")
+        if 0 < self.memory_limit_bytes < MIN_MEMORY_LIMIT_BYTES:
+            raise SettingsError(
+                f"--memory-limit-bytes: got {format_bytes(self.memory_limit_bytes)}, expected 0 or at least "
+                f"{format_bytes(MIN_MEMORY_LIMIT_BYTES)}, which libraries and threads take before anything is held"
+            )
         host = self.listen.rpartition(":")[0]
         if not self.advertise and host in ("", "0.0.0.0", "[::]"):
             raise SettingsError(f"--advertise must be given: --listen {self.listen} names no host for routers to reach")
