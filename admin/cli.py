@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from admin import load_command, package_commands, predict_command, status_command, up_command
 from tessera.errors import Code, TesseraError
@@ -23,13 +24,16 @@ _EXIT_CODES = {
 }
 
 
+class _Parser(argparse.ArgumentParser):
+    """Takes no abbreviated flags: a flag that is added later must not change what a script means. Verbs inherit it."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(allow_abbrev=False, **settings)
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the whole command line; each verb adds itself."""
-    parser = argparse.ArgumentParser(
-        prog="tessera",
-        description="Serves TensorFlow models that are too big for one machine.",
-        allow_abbrev=False,
-    )
+    parser = _Parser(prog="tessera", description="Serves TensorFlow models that are too big for one machine.")
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
     for module in (package_commands, up_command, load_command, predict_command, status_command):
         module.add_to(verbs)

@@ -15,11 +15,13 @@ def run_dir() -> Path:
     """Return this user's private directory for running clusters, created if need be.
 
     Raises:
-        TesseraError: it belongs to somebody else.
+        TesseraError: it belongs to somebody else, or is a link.
     """
     path = Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()) / f"tessera-{os.getuid()}"
     path.mkdir(mode=0o700, exist_ok=True)
-    if path.stat().st_uid != os.getuid() or path.is_symlink():
+    if path.is_symlink():
+        raise TesseraError(f"{path}: is a symbolic link, expected a directory")
+    if path.stat().st_uid != os.getuid():
         raise TesseraError(f"{path}: belongs to another user")
     return path
 
@@ -29,7 +31,7 @@ def running_cluster(cluster: str) -> dict[str, Any] | None:
     try:
         content = json.loads((run_dir() / f"up-{cluster}.json").read_text("utf-8"))
         os.kill(content["pids"]["up"], 0)
-    except (FileNotFoundError, ProcessLookupError, json.JSONDecodeError, KeyError):
+    except (FileNotFoundError, ProcessLookupError, ValueError, KeyError, TypeError):  # ended, or cut off
         return None
     assert isinstance(content, dict)
     return content

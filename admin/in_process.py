@@ -23,6 +23,7 @@ from router.server import Router
 from router.settings import RouterSettings
 from shard_server.server import ShardServer
 from shard_server.settings import ShardServerSettings
+from tessera.errors import UnavailableError
 from tessera.process import started_before
 from tessera.repository import Repository
 
@@ -111,6 +112,11 @@ class InProcessCluster:
                 self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join()
 
+    @property
+    def is_running(self) -> bool:
+        """Whether its thread runs."""
+        return self._thread.is_alive()
+
     def describe(self) -> dict[str, Any]:
         """Return what `tessera up` announces."""
         return {"router": self.address, "etcd": "", "cluster": self._cluster, "logs": "", "pids": {"servers": {}}}
@@ -119,8 +125,13 @@ class InProcessCluster:
         try:
             asyncio.run(self._main())
         except BaseException as error:  # noqa: BLE001 (handed to the thread that waits in __enter__)
-            if not self._started.done():
-                self._started.set_exception(error)
+            self._fail(error)
+        else:
+            self._fail(UnavailableError("the cluster was ended before it served"))
+
+    def _fail(self, error: BaseException) -> None:
+        if not self._started.done():
+            self._started.set_exception(error)
 
     async def _main(self) -> None:
         self._stop = asyncio.Event()

@@ -44,6 +44,8 @@ def wanted_models(repository: Repository, selectors: Sequence[str]) -> dict[str,
             there = [str(version) for version in known] or repository.models()
             what = f"version {missing[0]} of model {name}" if missing and known else f"model {name}"
             raise NotFoundError(f"repository {repository.root}: has no {what}; it has {', '.join(there) or 'none'}")
+        if name in wanted:
+            raise InvalidArgumentError(f"model {name}: named twice; expected one NAME:VERSION,VERSION for it")
         wanted[name] = versions
     return wanted
 

@@ -78,7 +78,6 @@ def _signature(channel: grpc.Channel, spec: serving_pb2.ModelSpec, timeout_s: fl
     )
     signatures = serving_pb2.SignatureDefMap.FromString(answer.metadata["signature_def"].value).signature_def
     if spec.signature_name not in signatures:
-        raise InvalidArgumentError(
-            f"--signature {spec.signature_name}: expected one of {', '.join(sorted(signatures))}"
-        )
+        names = sorted(name for name in signatures if not name.startswith("__"))  # others are TensorFlow's own
+        raise InvalidArgumentError(f"--signature {spec.signature_name}: expected one of {', '.join(names)}")
     return signatures[spec.signature_name]

@@ -128,9 +128,7 @@ def as_text(content: dict[str, Any]) -> str:
             right=("EPOCH", "SLOTS", "REPLICAS", "SERVERS"),
         ),
     ]
-    failing = [
-        f"{s['id']}: cannot hold what the placements give it: {s['error']}" for s in content["servers"] if s["error"]
-    ]
+    failing = [f"{s['id']}: cannot hold its part: {s['error']}" for s in content["servers"] if s["error"]]
     if problems := failing + content["problems"]:
         parts.append("PROBLEMS\n" + "\n".join(problems))
     return "\n\n".join(parts)

@@ -51,7 +51,7 @@ def add_to(verbs: Any) -> None:
         type=byte_size,
         default=0,
         metavar="BYTES",
-        help="address space that each shard server may use, for example 300MiB (default: no limit)",
+        help="address space that each shard server may use, for example 512MiB (default: no limit)",
     )
     parser.add_argument(
         "--retry-delay-s",
@@ -81,9 +81,12 @@ def add_to(verbs: Any) -> None:
 def cpu_set(text: str) -> frozenset[int]:
     """Parse `0,1`; for argparse."""
     try:
-        return frozenset(int(part) for part in text.split(","))
+        cores = frozenset(int(part) for part in text.split(","))
     except ValueError:
-        raise argparse.ArgumentTypeError(f"got {text!r}, expected core numbers such as 0,1") from None
+        cores = frozenset()
+    if not cores or min(cores) < 0:
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected core numbers such as 0,1")
+    return cores
 
 
 def run(options: argparse.Namespace) -> None:

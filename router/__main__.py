@@ -6,8 +6,6 @@ import asyncio
 import os
 import sys
 
-from placement.connect import connect
-from router.server import Router
 from router.settings import RouterSettings
 from tessera.errors import SettingsError
 from tessera.process import exit_on_settings_error, run_until_signal, started_before, write_ready_file
@@ -24,6 +22,9 @@ def main() -> int:
     set_up_logging(settings.log_format, settings.log_level)
 
     async def serve(stop: asyncio.Event) -> None:
+        from placement.connect import connect  # here, so that --help does not load TensorFlow's libraries
+        from router.server import Router
+
         store = connect(settings) if settings.etcd else None
         try:
             router = Router(settings, store)

@@ -79,6 +79,17 @@ class _Option:
         return "--" + self.name.replace("_", "-")
 
     @property
+    def metavar(self) -> str:
+        """What stands for the value in help texts."""
+        given: str | None = self.spec.metadata["metavar"]
+        if given or self.spec.metadata["choices"]:
+            return given or "{" + ",".join(self.spec.metadata["choices"]) + "}"
+        if self.kind is float and self.name.endswith("_s"):
+            return "SECONDS"
+        names = {int: "N", float: "X", bool: "{true,false}", ByteSize: "BYTES"}
+        return names.get(self.kind, self.name.upper().split("_")[-1])
+
+    @property
     def repeated(self) -> bool:
         return typing.get_origin(self.kind) is tuple
 
@@ -144,7 +155,7 @@ def _parse_flags(
 ) -> dict[str, Any]:
     """Return the flags that were given, as text (or a list of texts for repeated ones)."""
     parser = _Parser(
-        prog=process,
+        prog=f"python -m {process}",
         description=description,
         allow_abbrev=False,
         epilog=f"Every setting also has an environment variable ({prefix}NAME) and a key in the --config file.",
@@ -153,12 +164,14 @@ def _parse_flags(
     for option in options.values():
         default = option.spec.default
         text = option.spec.metadata["help"].replace("%", "%%")
-        if default not in (MISSING, None, "", ()):
+        if default is MISSING:
+            text += " (must be given)"
+        elif default not in (None, "", ()):
             text += f" (default: {_show(option.kind, default)})"
         parser.add_argument(
             option.flag,
             dest=option.name,
-            metavar=option.spec.metadata["metavar"] or option.name.upper().split("_")[-1],
+            metavar=option.metavar,
             default=argparse.SUPPRESS,
             help=text,
             action="append" if option.repeated else "store",

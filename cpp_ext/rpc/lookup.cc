@@ -5,62 +5,12 @@
 #include <utility>
 
 #include "cpp_ext/rpc/fanout.h"
+#include "cpp_ext/rpc/replica_choice.h"
 
 using tessera::Code;
 using tessera::LookupRow;
 using tessera::Ref;
 using tessera::Status;
-
-namespace {
-
-// What a thread knows of the targets while it plans.
-struct PlanScratch {
-  enum Opinion : uint8_t { kUnasked, kFine, kAvoid };
-  std::vector<uint8_t> opinions;      // by target
-  std::vector<int32_t> sub_requests;  // by target: position in `sends`, -1
-};
-
-PlanScratch& ThisThreadsScratch(size_t targets) {
-  thread_local PlanScratch scratch;
-  scratch.opinions.assign(targets, PlanScratch::kUnasked);
-  scratch.sub_requests.assign(targets, -1);
-  return scratch;
-}
-
-// Asked once per target and plan: to be allowed back to a suspect server is the right of one lookup.
-bool IsFine(const TesseraRoute& route, size_t target, int64_t now_ns, PlanScratch* scratch) {
-  uint8_t& opinion = scratch->opinions[target];
-  if (opinion == PlanScratch::kUnasked) {
-    const TesseraRoute::Target& asked = route.target(target);
-    const bool fine = asked.peer->suspect.Allows(now_ns) && asked.not_owner.Allows(now_ns);
-    opinion = fine ? PlanScratch::kFine : PlanScratch::kAvoid;
-  }
-  return opinion == PlanScratch::kFine;
-}
-
-// Returns the best replica of the row's slot that was not tried yet and can be reached, -1 if there is none: the first
-// that is not suspect, or else the first.
-int ChooseReplica(const TesseraRoute& route, const LookupRow& row, int64_t now_ns, PlanScratch* scratch) {
-  const TesseraRoute::Replicas replicas = route.replicas(row.slot);
-  int untried = -1;
-  for (size_t i = 0; i < replicas.count; ++i) {
-    const size_t target = replicas.begin[i];
-    if ((row.tried >> i & 1) != 0 || route.target(target).peer->transport == nullptr) continue;
-    if (IsFine(route, target, now_ns, scratch)) return static_cast<int>(i);
-    if (untried < 0) untried = static_cast<int>(i);
-  }
-  return untried;
-}
-
-bool HasUntriedReplica(const TesseraRoute& route, const LookupRow& row) {
-  const TesseraRoute::Replicas replicas = route.replicas(row.slot);
-  for (size_t i = 0; i < replicas.count; ++i) {
-    if ((row.tried >> i & 1) == 0 && route.target(replicas.begin[i]).peer->transport != nullptr) return true;
-  }
-  return false;
-}
-
-}  // namespace
 
 TesseraLookup::TesseraLookup(TesseraRoute* route, int64_t deadline_ns, TesseraLookupDone done, void* arg)
     : route_(Ref<TesseraRoute>::Share(route)),
@@ -109,13 +59,16 @@ TesseraLookup* TesseraLookup::Start(TesseraRoute* route, const TesseraGather* ga
 
 void TesseraLookup::PlanRows(const std::vector<uint32_t>& positions, Cause cause, bool shared, int64_t now_ns,
                              SubRequests* sends) {
-  PlanScratch& scratch = ThisThreadsScratch(route_->target_count());
+  tessera::ReplicaChoice choice(*route_, now_ns);
+  // By target: position in `sends`, -1; reused by the thread's next plan.
+  thread_local std::vector<int32_t> sub_requests;
+  sub_requests.assign(route_->target_count(), -1);
   for (const uint32_t position : positions) {
     LookupRow& row = rows_[position];
-    const int replica = ChooseReplica(*route_, row, now_ns, &scratch);
+    const int replica = choice.Best(row);
     if (replica < 0) return Decide(NoServerLeft(row, "no live replica"));
     const size_t target = route_->replicas(row.slot).begin[replica];
-    int32_t& known = scratch.sub_requests[target];
+    int32_t& known = sub_requests[target];
     if (known < 0) {
       if (cause == Cause::kRetry && !fanout_.budget_.TakeForRetry()) {
         return Decide(NoServerLeft(row, "the retry budget is exhausted"));
@@ -139,7 +92,7 @@ void TesseraLookup::PlanRows(const std::vector<uint32_t>& positions, Cause cause
 void TesseraLookup::PlanHedge(SubRequest* late, int64_t now_ns, SubRequests* sends) {
   std::vector<uint32_t> hopeful;
   for (const uint32_t position : late->positions) {
-    if (!rows_[position].done && HasUntriedReplica(*route_, rows_[position])) hopeful.push_back(position);
+    if (!rows_[position].done && tessera::HasUntriedReplica(*route_, rows_[position])) hopeful.push_back(position);
   }
   if (!hopeful.empty() && !fanout_.budget_.TakeForHedge()) return;
   late->hedged = true;

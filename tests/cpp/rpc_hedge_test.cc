@@ -1,6 +1,7 @@
 // Servers that do not answer within the retry delay.
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <thread>
 
 #include "tests/cpp/rpc_fake_servers.h"
@@ -58,6 +59,24 @@ TEST(FanoutHedge, TakesPartsOfAHedgeThatWentToSeveralServers) {
   servers.OpenTo("s0")->AnswerRows();
   lookup.ExpectRows();
   servers.OpenTo("s2")->Fail(Code::kCancelled);
+}
+
+TEST(FanoutHedge, RetriesOnlyTheRowsThatAreStillMissing) {
+  FakeServers servers;
+  RouteSpec spec = FakeServers::Spec(4, 1, 2);
+  spec.slots = {{0, 1}, {0, 2, 3}};
+  servers.MakeRoute(spec);
+  std::vector<int64_t> ids;
+  for (int64_t id = 0; id < 40; ++id) ids.push_back(id);
+  TestLookup lookup(&servers, {{0, ids}});
+  servers.Advance(kRetryDelayNs);
+  const auto retried = servers.OpenTo("s2")->Asked();
+  servers.OpenTo("s1")->AnswerRows();
+  servers.OpenTo("s2")->Fail(Code::kUnavailable);
+  servers.OpenTo("s0")->Fail(Code::kUnavailable);
+  EXPECT_EQ(servers.OpenTo("s3")->Asked(), retried);
+  servers.OpenTo("s3")->AnswerRows();
+  lookup.ExpectRows();
 }
 
 TEST(FanoutHedge, WaitsForTheOtherWhenOneOfTwoFails) {
@@ -151,9 +170,7 @@ TEST(FanoutHedge, EndsAnotherThreadsStopWhenTheLastCallEnds) {
     servers.fanout->Stop();
     stopped = true;
   });
-  TestLookup* const raw = &lookup;
   while (servers.fanout->Stats().failures == 0) std::this_thread::yield();
-  (void)raw;
   EXPECT_FALSE(stopped);
   open[0]->Fail(Code::kCancelled);
   EXPECT_FALSE(stopped);

@@ -21,7 +21,7 @@ MODEL = "ranker"
 ROWS, DIM = 5000, 8
 
 
-class _Ranker(tf.Module):
+class _Ranker(tf.Module):  # type: ignore[misc] # TensorFlow has no types
     """Adds gathered rows of two tables and `version`, so that an answer shows which version it came from."""
 
     def __init__(self, version: int) -> None:
@@ -31,7 +31,7 @@ class _Ranker(tf.Module):
         self.items = tf.Variable(rng.standard_normal((ROWS, DIM)).astype(np.float32) + version, name="items")
         self.version = tf.constant(float(version))
 
-    @tf.function(
+    @tf.function(  # type: ignore[untyped-decorator]
         input_signature=[
             tf.TensorSpec([None], tf.int64, name="user"),
             tf.TensorSpec([None, 3], tf.int64, name="items"),
