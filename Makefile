@@ -74,7 +74,8 @@ test-tsan: $(VENV)/.deps ## the C++ tests without TensorFlow under ThreadSanitiz
 # --- quality ------------------------------------------------------------------------------------------------
 
 .PHONY: check
-check: ## linters, types, layers, formats
+check: ## linters, types, layers, formats (after `make setup`, which generates what the types need)
+	@test -e protos/serving_pb2.py || { echo "protos are not generated yet: run 'make setup' first"; exit 1; }
 	$(BIN)/ruff check $(PYTHON_SOURCES)
 	$(BIN)/ruff format --check $(PYTHON_SOURCES)
 	$(BIN)/clang-format --dry-run --Werror $(CPP_SOURCES)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tessera.errors import TesseraError
+from tessera.process import write_ready_file
 
 
 def run_dir() -> Path:
@@ -26,12 +27,27 @@ def run_dir() -> Path:
     return path
 
 
+def announce(cluster: str, content: dict[str, Any]) -> None:
+    """Let other verbs find the `tessera up` of this process; `withdraw` ends that."""
+    content["pids"]["up"] = os.getpid()
+    write_ready_file(str(_path(cluster)), content)
+
+
+def withdraw(cluster: str) -> None:
+    """Forget what `announce` wrote, if it did."""
+    _path(cluster).unlink(missing_ok=True)
+
+
 def running_cluster(cluster: str) -> dict[str, Any] | None:
     """Return what the running `tessera up` of `cluster` wrote, or None if there is none (any more)."""
     try:
-        content = json.loads((run_dir() / f"up-{cluster}.json").read_text("utf-8"))
+        content = json.loads(_path(cluster).read_text("utf-8"))
         os.kill(content["pids"]["up"], 0)
     except (FileNotFoundError, ProcessLookupError, ValueError, KeyError, TypeError):  # ended, or cut off
         return None
     assert isinstance(content, dict)
     return content
+
+
+def _path(cluster: str) -> Path:
+    return run_dir() / f"up-{cluster}.json"

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import sys
 from pathlib import Path
 from typing import Any
 
 from admin.arguments import add_cluster
 from admin.loading import load, wanted_models
+from admin.progress import say
 from admin.stores import open_store
 from placement.operation import LoadResult
 from tessera.errors import InvalidArgumentError
@@ -53,7 +53,7 @@ def run(options: argparse.Namespace) -> None:
                 timeout_s=options.timeout_s,
                 labels=labels,
                 min_servers=options.min_servers,
-                say=lambda text: print(f"tessera: {text}", file=sys.stderr),
+                say=say,
             )
         finally:
             await store.close()

@@ -51,3 +51,8 @@ class Progress:
         text = f"{self._what}: {share:4.0%} of {format_bytes(total_bytes)}, {pace}"
         self._stream.write(f"\r{text:<79}" if self._stream.isatty() else f"{text}\n")
         self._stream.flush()
+
+
+def say(text: str) -> None:
+    """Tell the user, on stderr, what is being done."""
+    print(f"tessera: {text}", file=sys.stderr, flush=True)

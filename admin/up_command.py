@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import os
-import shutil
 import signal
 import socket
-import sys
-import tempfile
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from admin.arguments import byte_size
-from admin.discovery import run_dir, running_cluster
-from admin.loading import load, wanted_models
-from admin.local_cluster import LocalCluster
-from admin.serving_client import wait_until_available
-from placement.connect import EtcdSettings, open_etcd
+from admin.discovery import running_cluster, withdraw
+from admin.loading import wanted_models
+from admin.progress import say
+from admin.up_processes import run_processes, tell_that_it_serves
 from tessera.errors import AlreadyExistsError, InvalidArgumentError, UnavailableError
-from tessera.process import write_ready_file
 from tessera.repository import Repository
 from tessera.telemetry import set_up_logging
 
@@ -99,7 +92,7 @@ def run(options: argparse.Namespace) -> None:
     models = wanted_models(Repository(options.repository), options.model)
     stop = _stop_on_signals()
     try:
-        (_run_in_process if options.in_process else _run_processes)(options, models, stop)
+        (_run_in_process if options.in_process else run_processes)(options, models, stop)
     except KeyboardInterrupt:  # the usual end
         return
 
@@ -131,69 +124,13 @@ def _check(options: argparse.Namespace) -> None:
             ) from None
 
 
-def _run_processes(options: argparse.Namespace, models: dict[str, list[int]], stop: threading.Event) -> None:
-    directory = Path(tempfile.mkdtemp(prefix=f"up-{options.cluster}-", dir=run_dir()))
-    pollers = (f"--pollers={options.pollers}",)
-    cluster = LocalCluster(
-        repository=options.repository.resolve(),
-        directory=directory,
-        shards=options.shards,
-        cluster=options.cluster,
-        router_listen=f"127.0.0.1:{options.port}",
-        server_memory_bytes=options.server_memory_bytes,
-        router_cpus=options.router_cpus,
-        server_cpus=options.server_cpus,
-        etcd_cpus=options.etcd_cpus,
-        router_arguments=(f"--retry-delay-s={options.retry_delay_s}", *pollers),
-        server_arguments=pollers,
-    )
-    keep_logs = True
-    try:
-        _step("starting etcd", cluster.start_control_plane)
-        _step(f"starting {options.shards} shard servers", cluster.start_servers)
-        _step("starting the router", cluster.start_router)
-        _say(f"loading {', '.join(models)}")
-        asyncio.run(_load_all(cluster.etcd_endpoint, options, models))
-        wait_until_available(cluster.router_address, models, timeout_s=60.0)
-        _announce(cluster.describe(), options)
-        _wait(stop, cluster)
-    except KeyboardInterrupt:
-        keep_logs = False
-        raise
-    finally:
-        _say("stopping")
-        (run_dir() / f"up-{options.cluster}.json").unlink(missing_ok=True)
-        cluster.stop()
-        if keep_logs:
-            _say(f"logs are in {cluster.children.log_dir}")
-        else:
-            shutil.rmtree(directory, ignore_errors=True)
-
-
-async def _load_all(endpoint: str, options: argparse.Namespace, models: dict[str, list[int]]) -> None:
-    store = open_etcd(EtcdSettings((endpoint,)))
-    try:
-        for model, versions in models.items():
-            await load(
-                store,
-                options.cluster,
-                Repository(options.repository),
-                model,
-                versions,
-                replicas=options.replicas,
-                timeout_s=options.timeout_s,
-                min_servers=options.shards,
-                say=_say,
-            )
-    finally:
-        await store.close()
-
-
 def _run_in_process(options: argparse.Namespace, models: dict[str, list[int]], stop: threading.Event) -> None:
+    set_up_logging(level="WARNING")
+    # Read by TensorFlow's libraries when they are loaded: their news (1 hides INFO) is not for whoever runs `up`.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
     from admin.in_process import InProcessCluster  # brings the native core and TensorFlow's libraries
 
-    set_up_logging(level="WARNING")
-    _say(f"loading {', '.join(models)}")
+    say(f"loading {', '.join(models)}")
     cluster = InProcessCluster(
         options.repository,
         shards=options.shards,
@@ -204,14 +141,14 @@ def _run_in_process(options: argparse.Namespace, models: dict[str, list[int]], s
         retry_delay_s=options.retry_delay_s,
         pollers=options.pollers,
         timeout_s=options.timeout_s,
-        say=_say,
+        say=say,
     )
     try:
         with cluster:
-            _announce(cluster.describe(), options)
+            tell_that_it_serves(cluster.describe(), options)
             stop.wait()
     finally:
-        (run_dir() / f"up-{options.cluster}.json").unlink(missing_ok=True)
+        withdraw(options.cluster)
 
 
 def _stop_on_signals() -> threading.Event:
@@ -226,29 +163,3 @@ def _stop_on_signals() -> threading.Event:
     signal.signal(signal.SIGTERM, on_signal)
     signal.signal(signal.SIGINT, on_signal)
     return stop
-
-
-def _wait(stop: threading.Event, cluster: LocalCluster) -> None:
-    """Wait for a signal; tell once about each process that ends meanwhile."""
-    told: set[str] = set()
-    while not stop.wait(0.5):
-        for child in cluster.ended():
-            if child.name not in told:
-                told.add(child.name)
-                _say(f"{child.name} ended with exit code {child.process.returncode}; log: {child.log_path}")
-
-
-def _announce(content: dict[str, Any], options: argparse.Namespace) -> None:
-    content["pids"]["up"] = os.getpid()
-    write_ready_file(str(run_dir() / f"up-{options.cluster}.json"), content)
-    write_ready_file(options.ready_file, content)
-    _say(f"serving on {content['router']}; Ctrl-C ends it")
-
-
-def _step(what: str, action: Callable[[], None]) -> None:
-    _say(what)
-    action()
-
-
-def _say(text: str) -> None:
-    print(f"tessera: {text}", file=sys.stderr, flush=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from placement.etcd_store import EtcdStore
+from tessera.errors import SettingsError
 from tessera.process_settings import ProcessSettings, read_file
 
 
@@ -16,6 +17,17 @@ class EtcdSettings:
     ca: str = ""
     cert: str = ""
     key: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse what would be ignored without saying so.
+
+        Raises:
+            SettingsError: half of certificate and key, or both without `ca`.
+        """
+        if bool(self.cert) != bool(self.key):
+            raise SettingsError("--etcd-cert and --etcd-key: got one of them, expected both or neither")
+        if self.cert and not self.ca:
+            raise SettingsError("--etcd-ca must be given with --etcd-cert")
 
 
 def open_etcd(settings: EtcdSettings) -> EtcdStore:

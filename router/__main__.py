@@ -21,6 +21,9 @@ def main() -> int:
         return exit_on_settings_error("router", error)
     set_up_logging(settings.log_format, settings.log_level)
 
+    # TensorFlow reads this when its libraries are loaded, which importing the server does.
+    os.environ["TF_ENABLE_ONEDNN_OPTS"] = "1" if settings.onednn else "0"
+
     async def serve(stop: asyncio.Event) -> None:
         from placement.connect import connect  # here, so that --help does not load TensorFlow's libraries
         from router.server import Router

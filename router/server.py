@@ -7,6 +7,7 @@ import contextlib
 import logging
 import socket
 import uuid
+import weakref
 from pathlib import Path
 
 from cpp_ext import _graph, _rpc
@@ -63,7 +64,9 @@ class Router:
         self._predictor = _graph.Predictor(max_in_flight=settings.max_in_flight, tensor_content=settings.tensor_content)
         repository = Repository(settings.repository) if settings.repository else None
         self.models = Models(repository, self._fanout, self._predictor)
-        service = ModelService(lambda: self.models.catalog)
+        # The native server holds the service: with a real reference both would keep each other for ever.
+        models = weakref.proxy(self.models)
+        service = ModelService(lambda: models.catalog)
         self._server.serve_native(PREDICT, self._predictor.handler())
         self._server.serve_python(GET_MODEL_STATUS, service.get_model_status)
         self._server.serve_python(GET_MODEL_METADATA, service.get_model_metadata)

@@ -42,8 +42,11 @@ class RouterSettings(ProcessSettings):
         """Refuse settings that contradict each other.
 
         Raises:
-            SettingsError: nothing to serve, or a placement without a repository.
+            SettingsError: nothing to serve, a placement without a repository, or half of a certificate and key.
         """
+        super().__post_init__()
+        self.check_together("shard_tls_cert", "shard_tls_key")
+        self.check_needs("shard_tls_cert", "shard_tls_ca")
         if not self.etcd and not self.saved_model:
             raise SettingsError("--etcd or --saved-model must be given: there is nothing to serve without either")
         if self.etcd and not self.repository:

@@ -50,6 +50,7 @@ class ShardServerSettings(ProcessSettings):
         Raises:
             SettingsError: no control plane, no address that routers could use, or too little memory to start.
         """
+        super().__post_init__()
         if not self.etcd:
             raise SettingsError("--etcd must be given")
         if 0 < self.memory_limit_bytes < MIN_MEMORY_LIMIT_BYTES:

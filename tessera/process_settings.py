@@ -40,13 +40,38 @@ class ProcessSettings:
     log_format: str = setting("form of the log lines on stderr", "text", choices=("text", "json"))
     log_level: str = setting("least severity that is logged", "INFO", choices=("DEBUG", "INFO", "WARNING", "ERROR"))
 
+    def __post_init__(self) -> None:
+        """Refuse settings that contradict each other.
+
+        Raises:
+            SettingsError: half of a certificate and key, or one that would be ignored without saying so.
+        """
+        self.check_together("tls_cert", "tls_key")
+        self.check_together("etcd_cert", "etcd_key")
+        self.check_needs("tls_client_ca", "tls_cert")
+        self.check_needs("etcd_cert", "etcd_ca")
+
+    def check_needs(self, name: str, needed: str) -> None:
+        """Raise SettingsError if the setting `name` is given without the setting `needed`."""
+        if getattr(self, name) and not getattr(self, needed):
+            raise SettingsError(f"{_flag(needed)} must be given with {_flag(name)}")
+
+    def check_together(self, one: str, other: str) -> None:
+        """Raise SettingsError if only one of the two settings is given."""
+        self.check_needs(one, other)
+        self.check_needs(other, one)
+
     def read_file(self, name: str) -> bytes:
         """Return the content of the file that the setting `name` points at; empty when the setting is.
 
         Raises:
             SettingsError: it cannot be read; names the flag and the file.
         """
-        return read_file(getattr(self, name), f"--{name.replace('_', '-')}")
+        return read_file(getattr(self, name), _flag(name))
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def read_file(path: str, flag: str) -> bytes:

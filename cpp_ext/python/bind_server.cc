@@ -45,7 +45,7 @@ class PyServer {
   void ServeTables(std::shared_ptr<TableStore> store) {
     server_.AcceptFrequentPings();
     table_handlers_.push_back(std::make_unique<TableHandler>(std::move(store), max_message_bytes_));
-    Check(server_.Add(kLookupMethod, table_handlers_.back()->handler()));
+    Check(server_.Add(kLookupMethod, table_handlers_.back()->handler(), /*cancellable=*/false));
   }
 
   void ServeNative(const std::string& method, py::capsule handler) {

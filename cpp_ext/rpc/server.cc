@@ -53,7 +53,7 @@ class Server::Impl {
     pollers_ = std::make_shared<Pollers>(std::move(queues));
   }
 
-  Status Add(const std::string& method, const TesseraHandler* handler) {
+  Status Add(const std::string& method, const TesseraHandler* handler, bool cancellable) {
     if (handler->abi_version != TESSERA_ABI_VERSION) {
       return Status(Code::kFailedPrecondition, "handler of " + method + ": has ABI version " +
                                                    std::to_string(handler->abi_version) + ", expected " +
@@ -64,7 +64,7 @@ class Server::Impl {
       return Status(Code::kInvalidArgument, "method: got \"" + method + "\", expected /package.Service/Method");
     }
     names_.push_back(method);  // gRPC keeps the pointer
-    handlers_.push_back(handler);
+    handlers_.push_back({handler, cancellable});
     service_.AddRawMethod(names_.back().c_str());
     return Status();
   }
@@ -97,8 +97,9 @@ class Server::Impl {
     *port = is_unix ? 0 : bound_port;
     for (grpc::ServerCompletionQueue* queue : server_queues_) {
       for (size_t i = 0; i < handlers_.size(); ++i) {
-        method_queues_.emplace_back(&service_, static_cast<int>(i), handlers_[i], queue, &counters_,
-                                    options_.max_concurrent_calls, options_.default_deadline_ns, &shutting_down_);
+        method_queues_.emplace_back(&service_, static_cast<int>(i), handlers_[i].handler, handlers_[i].cancellable,
+                                    queue, &counters_, options_.max_concurrent_calls, options_.default_deadline_ns,
+                                    &shutting_down_);
       }
     }
     for (MethodQueue& method : method_queues_) {
@@ -164,7 +165,11 @@ class Server::Impl {
 
   ServerOptions options_;
   std::deque<std::string> names_;
-  std::vector<const TesseraHandler*> handlers_;
+  struct Method {
+    const TesseraHandler* handler;
+    bool cancellable;
+  };
+  std::vector<Method> handlers_;
   RawService service_;
   grpc::ServerBuilder builder_;
   std::vector<grpc::ServerCompletionQueue*> server_queues_;  // owned by pollers_
@@ -181,7 +186,9 @@ class Server::Impl {
 
 Server::Server(ServerOptions options) : impl_(std::make_unique<Impl>(std::move(options))) {}
 Server::~Server() { Stop(); }
-Status Server::Add(const std::string& method, const TesseraHandler* handler) { return impl_->Add(method, handler); }
+Status Server::Add(const std::string& method, const TesseraHandler* handler, bool cancellable) {
+  return impl_->Add(method, handler, cancellable);
+}
 void Server::AcceptFrequentPings() { impl_->AcceptFrequentPings(); }
 Status Server::Start(int* port) { return impl_->Start(port); }
 bool Server::Drain(int64_t timeout_ns) { return impl_->Drain(timeout_ns); }

@@ -52,8 +52,9 @@ class Server {
   Server(const Server&) = delete;
   Server& operator=(const Server&) = delete;
 
-  // Answers `method` ("/package.Service/Method") by `handler`, which must outlive the server.
-  Status Add(const std::string& method, const TesseraHandler* handler);
+  // Answers `method` ("/package.Service/Method") by `handler`, which must outlive the server. A handler that always
+  // finishes before it returns needs no word of cancellations: without `cancellable` a call is cheaper.
+  Status Add(const std::string& method, const TesseraHandler* handler, bool cancellable = true);
 
   // Applies from Start on. REQUIRES: before Start.
   void AcceptFrequentPings();

@@ -36,7 +36,8 @@ class CallSlot final : public TesseraCall {
     home_->counters->open.Add();
     context_.emplace();
     responder_.emplace(&*context_);
-    context_->AsyncNotifyWhenDone(&done_tag_);
+    done_ = !home_->cancellable;
+    if (home_->cancellable) context_->AsyncNotifyWhenDone(&done_tag_);
     home_->service->Request(home_->index, &*context_, &request_, &*responder_, home_->queue, &call_tag_);
   }
 
@@ -214,12 +215,13 @@ void RawService::Request(int index, grpc::ServerContext* context, grpc::ByteBuff
   RequestAsyncUnary(index, context, request, responder, queue, queue, tag);
 }
 
-MethodQueue::MethodQueue(RawService* service, int index, const TesseraHandler* handler,
+MethodQueue::MethodQueue(RawService* service, int index, const TesseraHandler* handler, bool cancellable,
                          grpc::ServerCompletionQueue* queue, ServerCounters* counters, int64_t max_concurrent_calls,
                          int64_t default_deadline_ns, const std::atomic<bool>* shutting_down)
     : service(service),
       index(index),
       handler(handler),
+      cancellable(cancellable),
       queue(queue),
       counters(counters),
       max_concurrent_calls(max_concurrent_calls),

@@ -74,9 +74,9 @@ class CallSlot;
 
 // What the slots of one method on one queue share. Constant after Start but for `idle`, which its poller owns.
 struct MethodQueue {
-  MethodQueue(RawService* service, int index, const TesseraHandler* handler, grpc::ServerCompletionQueue* queue,
-              ServerCounters* counters, int64_t max_concurrent_calls, int64_t default_deadline_ns,
-              const std::atomic<bool>* shutting_down);
+  MethodQueue(RawService* service, int index, const TesseraHandler* handler, bool cancellable,
+              grpc::ServerCompletionQueue* queue, ServerCounters* counters, int64_t max_concurrent_calls,
+              int64_t default_deadline_ns, const std::atomic<bool>* shutting_down);
   ~MethodQueue();
   MethodQueue(const MethodQueue&) = delete;
   MethodQueue& operator=(const MethodQueue&) = delete;
@@ -84,6 +84,7 @@ struct MethodQueue {
   RawService* service;
   int index;
   const TesseraHandler* handler;
+  bool cancellable;
   grpc::ServerCompletionQueue* queue;
   ServerCounters* counters;
   int64_t max_concurrent_calls;

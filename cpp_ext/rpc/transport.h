@@ -27,8 +27,8 @@ class Transport {
   using Done = std::function<void(Status status, const uint8_t* response, size_t response_size)>;
 
   virtual ~Transport() = default;
-  // Sends the serialized LookupRequest `request`. `deadline_ns` as in abi.h. Fails fast with UNAVAILABLE when the server
-  // cannot be reached.
+  // Sends the serialized LookupRequest `request`. `deadline_ns` as in abi.h. Fails fast with UNAVAILABLE when the
+  // server cannot be reached.
   virtual std::shared_ptr<TransportCall> Start(std::string request, int64_t deadline_ns, Done done) = 0;
 };
 

@@ -31,3 +31,9 @@ def shared_cluster(tmp_path_factory: pytest.TempPathFactory, small_model: SmallM
     """One cluster for the tests of a module that break nothing."""
     with run_cluster(tmp_path_factory.mktemp("cluster"), small_model.repository) as cluster:
         yield cluster
+
+
+@pytest.fixture
+def private_run_dir(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give `tessera up` a directory of its own, so that no cluster of this machine's user is found or found out."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("run")))

@@ -8,167 +8,21 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from admin.local_cluster import LocalCluster
+from support.command_line import TIMEOUT_S, damage, refused, tessera, up
 from support.small_model import MODEL, SmallModel
 from tessera.repository import Repository
 
-pytestmark = pytest.mark.integration
-
-_TIMEOUT_S = 60.0
-
-
-def tessera(
-    *arguments: object, timeout_s: float = _TIMEOUT_S, stdin: str | None = None
-) -> subprocess.CompletedProcess[str]:
-    """Run the command to its end."""
-    command = [sys.executable, "-m", "admin", *(str(argument) for argument in arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False, input=stdin)
-
-
-def refused(code: int, says: str, *arguments: object) -> None:
-    """Run the command, which has to fail with `code` and a message that contains `says` and is no traceback."""
-    done = tessera(*arguments)
-    assert done.returncode == code, done.stderr
-    assert says in done.stderr
-    assert "Traceback" not in done.stderr
-
-
-@dataclass
-class Up:
-    """A running `tessera up`: what it announced and, once it has ended, what it printed."""
-
-    process: subprocess.Popen[str]
-    ready: dict[str, Any]
-
-    def pids(self) -> list[int]:
-        """Return the processes of the cluster."""
-        pids = self.ready["pids"]
-        return [pid for pid in (pids.get("router"), pids.get("etcd"), *pids["servers"].values()) if pid]
-
-    def end(self) -> str:
-        """Send what Ctrl-C sends; return stderr."""
-        self.process.send_signal(signal.SIGINT)
-        _, errors = self.process.communicate(timeout=_TIMEOUT_S)
-        return errors
-
-
-@contextmanager
-def up(directory: Path, *arguments: object) -> Iterator[Up]:
-    """Run `tessera up` until it serves; it is gone afterwards."""
-    ready_file = directory / "ready"
-    command = [sys.executable, "-m", "admin", "up", "--port=0", f"--ready-file={ready_file}"]
-    process = subprocess.Popen(
-        [*command, *(str(argument) for argument in arguments)],
-        stderr=subprocess.PIPE,
-        stdin=subprocess.DEVNULL,
-        text=True,
-    )
-    try:
-        deadline = time.monotonic() + _TIMEOUT_S
-        while not ready_file.exists():
-            if process.poll() is not None or time.monotonic() > deadline:
-                process.kill()
-                pytest.fail(f"`tessera up` did not come up: {process.communicate()[1]}")
-            time.sleep(0.05)
-        yield Up(process, json.loads(ready_file.read_text("utf-8")))
-    finally:
-        if process.poll() is None:
-            process.terminate()
-            try:
-                process.communicate(timeout=30)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.communicate()
-
-
-@pytest.fixture(autouse=True)
-def _private_run_dir(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("run")))
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("private_run_dir")]
 
 
 def _inputs(small_model: SmallModel) -> str:
     return json.dumps(small_model.inputs)
-
-
-# --- packages -----------------------------------------------------------------------------------------------------
-
-
-def test_partition_and_verify(small_model: SmallModel, tmp_path: Path) -> None:
-    repository = tmp_path / "repository"
-    package = [f"--repository={repository}", f"--model={MODEL}"]
-    one = ["partition", small_model.saved_models[1], *package, "--max-shard-bytes=64KiB"]
-
-    plan = tessera(*one, "--dry-run")
-    assert plan.returncode == 0, plan.stderr
-    assert plan.stdout.splitlines()[0].split() == [
-        "VARIABLE",
-        "DTYPE",
-        "SHAPE",
-        "BYTES",
-        "GOES",
-        "TO",
-        "BUCKETS",
-        "BUCKET",
-        "WHY",
-    ]
-    assert "5000×8" in plan.stdout
-    assert not repository.exists()
-
-    first = tessera(*one)
-    assert first.returncode == 0, first.stderr
-    assert first.stdout.splitlines()[0] == str(repository / "packages" / MODEL / "1")
-    second = tessera(*one, "-o", "json")
-    content = json.loads(second.stdout)
-    assert first.stdout.split()[-1] == content["digest"] == Repository(repository).read_manifest(MODEL, 1).digest
-    assert {row["name"]: row["decision"] for row in content["variables"]} == {"users": "split", "items": "split"}
-
-    other = ["partition", small_model.saved_models[2], *package, "--max-shard-bytes=64KiB"]
-    refused(4, "version 1: exists with other content; choose another version", *other)
-
-    whole = tessera("verify", *package, "-o", "json")
-    assert whole.returncode == 0, whole.stderr
-    assert json.loads(whole.stdout)["digest"] == content["digest"]
-    same = tessera("verify", *package, f"--saved-model={small_model.saved_models[1]}", "--samples=2")
-    assert same.returncode == 0, same.stderr
-    assert "2 inputs answered by both, 0 refused by both: same" in same.stdout
-    assert same.stderr == ""  # none of TensorFlow's chatter
-    different = tessera("verify", *package, f"--saved-model={small_model.saved_models[2]}", "--samples=2")
-    assert different.returncode == 1
-    assert "DIFFERENT" in different.stdout
-
-    digest = Repository(repository).read_manifest(MODEL, 1).tables[0].blobs[3]
-    _damage(Repository(repository).blob_path(digest))
-    refused(1, f"{digest}: has SHA-256", "verify", *package)
-
-
-def _damage(path: Path) -> None:
-    path.chmod(0o644)
-    content = bytearray(path.read_bytes())
-    content[5] ^= 1
-    path.write_bytes(content)
-
-
-def test_wrong_arguments_are_named_at_once(small_model: SmallModel, tmp_path: Path) -> None:
-    package = [f"--repository={tmp_path}", "--model=m", "--max-shard-bytes=1MiB"]
-    refused(3, f"{tmp_path / 'none'}/saved_model.pb: no such file", "partition", tmp_path / "none", *package)
-    (tmp_path / "saved_model.pb").write_bytes(b"\xffno model")
-    refused(1, "saved_model.pb", "partition", tmp_path, *package)
-    refused(2, "unrecognized arguments: --colour", "partition", tmp_path, *package, "--colour")
-    known = f"--repository={small_model.repository}"
-    refused(3, f"has no model rankr; it has {MODEL}", "up", known, "--model=rankr", "--port=0")
-    refused(3, f"has no version 9 of model {MODEL}; it has 1, 2", "model", "load", f"{MODEL}:9", known)
-    refused(3, "no such directory", "up", f"--repository={tmp_path / 'none'}", "--port=0")
-    refused(3, f"model {MODEL!r} version 9: no package in", "verify", known, f"--model={MODEL}", "--version=9")
-    refused(1, "router 127.0.0.1:1: UNAVAILABLE", "predict", MODEL, "{}", "--router=127.0.0.1:1")
-    refused(1, "etcd: no connection to 127.0.0.1:1", "status", "--etcd=127.0.0.1:1")
 
 
 def test_a_port_in_use_is_named_before_anything_starts(small_model: SmallModel) -> None:
@@ -268,7 +122,7 @@ def test_up_in_process(small_model: SmallModel, tmp_path: Path) -> None:
 def test_why_a_server_cannot_hold_its_part_is_said_by_up(small_model: SmallModel, tmp_path: Path) -> None:
     repository = Repository(shutil.copytree(small_model.repository, tmp_path / "repository"))
     digest = repository.read_manifest(MODEL, 1).tables[0].blobs[0]
-    _damage(repository.blob_path(digest))
+    damage(repository.blob_path(digest))
     for mode in ((), ("--in-process",)):
         done = tessera(
             "up", f"--repository={repository.root}", f"--model={MODEL}:1", "--port=0", "--timeout-s=4", *mode
@@ -278,6 +132,38 @@ def test_why_a_server_cannot_hold_its_part_is_said_by_up(small_model: SmallModel
         assert "to hold their part of epoch 1: server-" in last
         assert f"{digest}: has SHA-256" in last
         assert "Traceback" not in done.stderr
+
+
+def test_a_server_that_dies_while_up_waits_for_it_is_named(small_model: SmallModel, tmp_path: Path) -> None:
+    repository = Repository(shutil.copytree(small_model.repository, tmp_path / "repository"))
+    damage(repository.blob_path(repository.read_manifest(MODEL, 1).tables[0].blobs[0]))
+    command = [sys.executable, "-m", "admin", "up", f"--repository={repository.root}", f"--model={MODEL}:1", "--port=0"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    try:
+        assert process.stderr is not None
+        while "(cannot: " not in process.stderr.readline():
+            assert process.poll() is None
+        os.kill(_child(process.pid, "--server-id=server-1"), signal.SIGKILL)
+        _, errors = process.communicate(timeout=TIMEOUT_S)
+    finally:
+        process.kill()
+        process.communicate()
+    assert process.returncode == 1
+    assert "server-1 ended with exit code -9; the end of " in errors
+
+
+def _child(parent: int, argument: str) -> int:
+    """Return the child process of `parent` that has `argument` on its command line."""
+    pids = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+    return next(int(pid) for pid in pids if argument.encode() in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"))
+
+
+def test_a_machine_without_etcd_is_told_what_to_do(small_model: SmallModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    refused(
+        4, "etcd: not found on PATH; install it (Debian: apt-get install etcd-server) or use --in-process",
+        "up", f"--repository={small_model.repository}", "--port=0",
+    )  # fmt: skip
 
 
 def test_too_little_memory_is_named(small_model: SmallModel) -> None:
@@ -321,7 +207,7 @@ def test_a_cluster_started_by_hand_as_production_does(small_model: SmallModel, t
         refused(2, "--label: got 'canary=2', expected LABEL=VERSION", *load, "--label=canary=2")
 
         router = f"--router={json.loads(ready.read_text())['address']}"
-        deadline = time.monotonic() + _TIMEOUT_S
+        deadline = time.monotonic() + TIMEOUT_S
         while (answer := tessera("predict", MODEL, _inputs(small_model), router, "--label=stable")).returncode:
             assert time.monotonic() < deadline, answer.stderr
             time.sleep(0.1)
@@ -336,7 +222,7 @@ def test_a_cluster_started_by_hand_as_production_does(small_model: SmallModel, t
 @pytest.mark.parametrize("process", ["router", "shard_server"])
 def test_processes_name_a_wrong_setting(process: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", process, "--colour=red"], capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
+        [sys.executable, "-m", process, "--colour=red"], capture_output=True, text=True, timeout=TIMEOUT_S, check=False
     )
     assert done.returncode == 2
     assert done.stderr.splitlines() == [

@@ -24,6 +24,10 @@ pytestmark = pytest.mark.native
 SLOTS = 64
 
 
+def ids_of(*ids: int) -> np.ndarray[Any, Any]:
+    return np.array(ids, np.int64)
+
+
 @dataclass
 class Shards:
     """Servers that each hold every table whole, unless a test publishes otherwise."""
@@ -124,7 +128,7 @@ def test_a_lookup_takes_one_request_a_server_and_asks_for_each_row_once(shards: 
 def test_only_servers_that_hold_something_asked_for_are_asked(shards: Shards) -> None:
     shards.add(4)
     fanout = shards.fanout()
-    gathers = [(0, np.int64([17] * 100), 8)]
+    gathers = [(0, ids_of(*[17] * 100), 8)]
     shards.check(Lookup(fanout, shards.route(fanout), gathers).wait(), gathers)
     assert sorted(store.stats()["rows"] for store in shards.stores) == [0, 0, 0, 1]
 
@@ -182,8 +186,8 @@ def test_random_tables_routes_and_ids(tmp_path: Path) -> None:
         gathers = []
         for _ in range(rng.randrange(1, 7)):
             number = rng.randrange(len(tables))
-            ids = rng.choices(range(tables[number].rows), k=rng.randrange(200))
-            gathers.append((number, np.array(ids, rng.choice((np.int32, np.int64))), tables[number].dim))
+            chosen = rng.choices(range(tables[number].rows), k=rng.randrange(200))
+            gathers.append((number, np.array(chosen, rng.choice((np.int32, np.int64))), tables[number].dim))
         lookup = Lookup(fanout, route, gathers).wait()
         assert lookup.code == Code.OK, lookup.message
         for (number, ids, _), rows in zip(gathers, lookup.rows, strict=True):
@@ -199,7 +203,7 @@ def test_random_tables_routes_and_ids(tmp_path: Path) -> None:
 def test_an_id_that_is_no_row_fails_the_lookup_before_anything_is_asked(shards: Shards, bad: int) -> None:
     shards.add(1)
     fanout = shards.fanout()
-    lookup = Lookup(fanout, shards.route(fanout), [(0, np.int64([1, bad]), 8)]).wait()
+    lookup = Lookup(fanout, shards.route(fanout), [(0, ids_of(1, bad), 8)]).wait()
     assert lookup.code == Code.INVALID_ARGUMENT
     assert "users" in lookup.message
     assert str(bad) in lookup.message
@@ -266,7 +270,7 @@ def test_no_live_server_is_unavailable_at_once_and_names_table_bucket_and_server
     shards.servers[1].stop()
     shards.stores[2].set_draining(True)
     began_s = time.monotonic()
-    lookup = Lookup(fanout, route, [(0, np.int64([40]), 8)], timeout_s=30).wait()
+    lookup = Lookup(fanout, route, [(0, ids_of(40), 8)], timeout_s=30).wait()
     assert lookup.code == Code.UNAVAILABLE
     assert f'model {MODEL}: table "users" bucket 9: ' in lookup.message
     for number, address in enumerate(shards.addresses):
@@ -327,7 +331,7 @@ def test_an_answer_that_makes_no_sense_is_never_taken_for_rows(
     silent = shards.add_silent()
     shards.add(1)
     fanout = shards.fanout(retry_delay_s=5.0)
-    gathers = [(0, np.int64([40]), 8)]
+    gathers = [(0, ids_of(40), 8)]
     alone = Lookup(fanout, shards.route(fanout, [[0]] * SLOTS), gathers)
     silent.next().finish(0, content)
     assert alone.wait().code == code
@@ -403,7 +407,7 @@ def test_stopping_a_fanout_ends_its_lookups_and_refuses_new_ones(shards: Shards)
 def test_a_route_may_be_dropped_while_its_lookup_runs(shards: Shards) -> None:
     silent = shards.add_silent()
     fanout = shards.fanout()
-    gathers = [(0, np.int64([40, 41]), 8)]
+    gathers = [(0, ids_of(40, 41), 8)]
     lookup = Lookup(fanout, shards.route(fanout), gathers)
     held = silent.next()
     held.finish(0, answer(shards.tables[0].values[[40, 41]].tobytes()))

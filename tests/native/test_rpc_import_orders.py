@@ -73,9 +73,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, Futu
 
 
 @pytest.mark.parametrize("order", ORDERS)
-def test_every_import_order_serves(
-    runs: Mapping[str, Future[subprocess.CompletedProcess[str]]], order: str
-) -> None:
+def test_every_import_order_serves(runs: Mapping[str, Future[subprocess.CompletedProcess[str]]], order: str) -> None:
     done = runs[order].result()
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.strip() == "served"

@@ -45,7 +45,8 @@ def make_server() -> Iterator[MakeServer]:
     servers: list[_rpc.Server] = []
 
     def make(**settings: Any) -> _rpc.Server:
-        servers.append(_rpc.Server(**{"address": "127.0.0.1:0", "pollers": 1} | settings))
+        every: dict[str, Any] = {"address": "127.0.0.1:0", "pollers": 1} | settings
+        servers.append(_rpc.Server(**every))
         return servers[-1]
 
     yield make
@@ -107,7 +108,7 @@ def test_a_method_that_is_not_served_is_unimplemented(make_server: MakeServer) -
 
 @pytest.mark.parametrize("method", ["", "Do", "/Do", "test.Service/Do"])
 def test_a_method_name_that_grpc_cannot_have_is_refused(make_server: MakeServer, method: str) -> None:
-    with pytest.raises(InvalidArgumentError, match="expected /package.Service/Method"):
+    with pytest.raises(InvalidArgumentError, match=r"expected /package\.Service/Method"):
         make_server().serve_python(method, echo)
 
 
@@ -373,9 +374,12 @@ def test_drain_cuts_off_what_does_not_end_in_time_and_says_so(make_server: MakeS
     with connected(server.start()) as channel:
         future = start(channel, METHOD)
         held = handler.next()
-        ender = threading.Thread(
-            target=lambda: held.cancelled.wait(20) and held.finish(int(Code.CANCELLED), b"") is None
-        )
+
+        def end() -> None:
+            assert held.cancelled.wait(20)
+            held.finish(int(Code.CANCELLED), b"")
+
+        ender = threading.Thread(target=end)
         ender.start()
         began_s = time.monotonic()
         assert server.drain(0.2) is False
@@ -401,7 +405,7 @@ def test_stop_waits_for_a_handler_that_ends_its_call_late(make_server: MakeServe
     handler, server = HoldingHandler(), make_server()
     server.serve_native(METHOD, handler.capsule)
     with connected(server.start()) as channel:
-        start(channel, METHOD)
+        future = start(channel, METHOD)
         held = handler.next()
         ended_s: list[float] = []
 
@@ -414,6 +418,7 @@ def test_stop_waits_for_a_handler_that_ends_its_call_late(make_server: MakeServe
         server.stop()
         assert ended_s
         assert ended_s[0] <= time.monotonic()
+        assert outcome(future).code in (Code.UNAVAILABLE, Code.CANCELLED)
         ender.join()
 
 

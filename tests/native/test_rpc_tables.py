@@ -104,7 +104,7 @@ def test_a_number_of_a_table_that_is_out_of_range_is_named(field: str, value: in
 def test_a_blob_of_another_size_than_its_bucket_is_named(users: KnownTable) -> None:
     # 1000 = 6 mod 7: the last bucket has a row less than the first.
     blobs = {6: users.blob(0)}
-    with pytest.raises(DataLossError, match="table users: bucket 6: blob .* has 4576 bytes, expected 4544"):
+    with pytest.raises(DataLossError, match=r"table users: bucket 6: blob .* has 4576 bytes, expected 4544"):
         _rpc.HeldTable(name="users", rows=1000, row_bytes=32, buckets=7, blobs=blobs)
     with pytest.raises(InvalidArgumentError, match=r"table users: blobs\[7\]"):
         _rpc.HeldTable(name="users", rows=1000, row_bytes=32, buckets=7, blobs={7: users.blob(0)})
@@ -126,7 +126,7 @@ def test_what_cannot_be_published_is_named(users: KnownTable) -> None:
 def test_rows_come_in_the_order_asked_for_with_their_repetitions(
     channel: grpc.Channel, store: _rpc.TableStore, users: KnownTable, wide: bool
 ) -> None:
-    rows = random.Random(1).choices(range(1000), k=500) + [0, 999, 0, 0]
+    rows = [*random.Random(1).choices(range(1000), k=500), 0, 999, 0, 0]
     answer = call(channel, LOOKUP, request((0, rows), wide=wide))
     np.testing.assert_array_equal(rows_of(answer.response, 8), users.values[rows])
     stats = store.stats()
@@ -252,7 +252,9 @@ def test_more_rows_than_a_message_holds_are_resource_exhausted(channel: grpc.Cha
 # --- Changes while requests run ---------------------------------------------------------------------------------
 
 
-def under_load(channel: grpc.Channel, check: Callable[[Outcome], None], body: bytes, changes: Callable[[], None]) -> int:
+def under_load(
+    channel: grpc.Channel, check: Callable[[Outcome], None], body: bytes, changes: Callable[[], None]
+) -> int:
     """Send `body` from three threads while `changes` runs; return how many answers were checked."""
     stop, problems, checked = threading.Event(), [], [0, 0, 0]
 

@@ -74,14 +74,14 @@ class KnownTable:
 
 def publish(store: _rpc.TableStore, tables: Sequence[_rpc.HeldTable], **changes: Any) -> None:
     """Publish under the identity that `request` names unless told otherwise."""
-    store.publish(**{"package_digest": DIGEST, "model": MODEL, "version": VERSION, "tables": tables} | changes)
+    identity: dict[str, Any] = {"package_digest": DIGEST, "model": MODEL, "version": VERSION} | changes
+    store.publish(tables=tables, **identity)
 
 
 def request(*blocks: tuple[int, Sequence[int]], wide: bool = False, **changes: Any) -> bytes:
     """Return a LookupRequest; a block is (table, rows); `wide` sends rows as 64 bits."""
-    message = pb.LookupRequest(
-        **{"package_digest": DIGEST, "model": MODEL, "version": VERSION, "epoch": EPOCH} | changes
-    )
+    identity: dict[str, Any] = {"package_digest": DIGEST, "model": MODEL, "version": VERSION, "epoch": EPOCH} | changes
+    message = pb.LookupRequest(**identity)
     for table, rows in blocks:
         block = message.blocks.add(table=table)
         (block.rows_u64 if wide else block.rows_u32).extend(rows)

@@ -103,7 +103,7 @@ class HoldingHandler:
             buffers = [ctypes.create_string_buffer(part, len(part)) for part in (text, response) if part]
             address = ctypes.addressof(buffers[0]) if buffers else None
             size = len(content)
-            no_free = ctypes.cast(None, fake_abi._Free)
+            no_free = fake_abi._Free()
             if code == 0:
                 api.finish(call, 0, None, 0, address, size, no_free, None)
             else:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from admin.discovery import run_dir, running_cluster
+from admin.discovery import announce, run_dir, running_cluster, withdraw
 from tessera.errors import TesseraError
 
 
@@ -30,6 +30,15 @@ def test_a_running_cluster_is_found_by_name() -> None:
     _announce(content)
     assert running_cluster("default") == content
     assert running_cluster("other") is None
+
+
+def test_what_is_announced_is_found_until_it_is_withdrawn() -> None:
+    announce("mine", {"router": "127.0.0.1:8500", "pids": {}})
+    assert running_cluster("mine") == {"router": "127.0.0.1:8500", "pids": {"up": os.getpid()}}
+    assert running_cluster("default") is None
+    withdraw("mine")
+    withdraw("mine")
+    assert running_cluster("mine") is None
 
 
 def test_what_a_dead_process_left_is_not_there() -> None:

@@ -150,6 +150,19 @@ def test_nothing_becomes_current_while_a_server_is_not_ready() -> None:
     asyncio.run(body())
 
 
+def test_a_server_that_cannot_hold_its_part_is_waited_for_by_name_and_reason() -> None:
+    async def body() -> None:
+        store = MemoryStore()
+        async with Server(store, "a"), Server(store, "b", reports=False) as failing:
+            record = failing.registration.record
+            assert isinstance(record, MemberRecord)
+            await failing.registration.update(replace(record, error="blob ab12: no such file"))
+            with pytest.raises(DeadlineExceededError, match=r"epoch 1: b \(cannot: blob ab12: no such file\)"):
+                await load(store, timeout_s=1.0)
+
+    asyncio.run(body())
+
+
 def test_an_interrupted_load_goes_on_with_the_same_placement() -> None:
     async def body() -> None:
         store = MemoryStore()

@@ -201,6 +201,19 @@ def test_slots_without_bytes_have_servers_too() -> None:
     assert all(len(row) == 2 for row in placement.slot_servers)
 
 
+def test_slots_without_bytes_spread_by_weight() -> None:
+    # The slots with bytes leave two servers a little above their share: that must not keep empty slots from them.
+    sizes = [100] * 14 + [0] * 4082
+    placement = plan(servers(4), sizes, 2).placement
+    held = Counter(server for row in placement.slot_servers for server in row)
+    assert all(abs(count - 2048) < 0.1 * 2048 for count in held.values())
+    twice = [PlanServer("heavy", "a", 2, BIG), PlanServer("light", "b", 1, BIG), PlanServer("full", "c", 1, 0)]
+    placement = plan(twice, sizes, 1).placement
+    assert placement.servers == ("heavy", "light")  # what can hold nothing gets no empty slots either
+    heavy = sum(row == (0,) for row in placement.slot_servers)
+    assert abs(heavy - 4096 * 2 / 3) < 200
+
+
 def test_growing_replicas_keeps_what_is_there() -> None:
     one = plan(servers(4), [100] * 512, 1)
     two = plan(servers(4), [100] * 512, 2, one.placement)

@@ -31,6 +31,14 @@ def _server(*argv: str, **environ: str) -> ShardServerSettings:
         (["--saved-model=a=b", "--max-message-bytes=1kb"], "--max-message-bytes: got '1kb', expected bytes"),
         (["--saved-model=a=b", "--log-level=debug"], "--log-level: got 'debug', expected one of DEBUG, INFO"),
         (["--saved-model=a=b", "stray"], "stray"),
+        (["--saved-model=a=b", "--tls-cert=c"], "--tls-key must be given with --tls-cert"),
+        (["--saved-model=a=b", "--tls-key=k"], "--tls-cert must be given with --tls-key"),
+        (["--saved-model=a=b", "--tls-client-ca=c"], "--tls-cert must be given with --tls-client-ca"),
+        (["--saved-model=a=b", "--shard-tls-cert=c"], "--shard-tls-key must be given with --shard-tls-cert"),
+        (
+            ["--saved-model=a=b", "--shard-tls-cert=c", "--shard-tls-key=k"],
+            "--shard-tls-ca must be given with --shard-tls-cert",
+        ),
     ],
 )
 def test_a_router_refuses(argv: list[str], says: str) -> None:
@@ -47,6 +55,8 @@ def test_a_router_refuses(argv: list[str], says: str) -> None:
         (["--server-id=s", "--repository=r", "--etcd=e"], "--advertise must be given: --listen 0.0.0.0:8600"),
         (["--server-id=s", "--repository=r", "--etcd=e", "--listen=[::]:1"], "--advertise must be given"),
         ([*_SERVER, "--memory-limit-bytes=40MiB"], "--memory-limit-bytes: got 40.0 MiB, expected 0 or at least 320.0"),
+        ([*_SERVER, "--etcd-cert=c", "--etcd-key=k"], "--etcd-ca must be given with --etcd-cert"),
+        ([*_SERVER, "--etcd-key=k", "--etcd-ca=a"], "--etcd-cert must be given with --etcd-key"),
         ([*_SERVER, "--verify-blobs=no"], "--verify-blobs: got 'no', expected one of content, size"),
     ],
 )
@@ -83,10 +93,10 @@ def test_every_setting_says_what_it_means(settings: type) -> None:
 
 
 def test_a_file_that_cannot_be_read_is_named_with_its_flag(tmp_path: Path) -> None:
-    settings = _router("--saved-model=a=b", f"--tls-cert={tmp_path / 'none.pem'}")
+    settings = _router("--saved-model=a=b", f"--tls-cert={tmp_path / 'none.pem'}", "--tls-key=k")
     with pytest.raises(SettingsError, match=r"--tls-cert .*none\.pem: No such file"):
         settings.read_file("tls_cert")
-    assert settings.read_file("tls_key") == b""
+    assert settings.read_file("tls_client_ca") == b""
     (tmp_path / "key.pem").write_bytes(b"key")
     assert read_file(str(tmp_path / "key.pem"), "--etcd-key") == b"key"
 
