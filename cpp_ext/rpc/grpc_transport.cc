@@ -93,6 +93,9 @@ class GrpcTransport final : public Transport {
     const int max_message_bytes = static_cast<int>(options.max_message_bytes);
     arguments.SetMaxReceiveMessageSize(max_message_bytes);
     arguments.SetMaxSendMessageSize(max_message_bytes);
+    // Rows do not compress; without these filters a call is cheaper.
+    arguments.SetInt(GRPC_ARG_ENABLE_PER_MESSAGE_COMPRESSION, 0);
+    arguments.SetInt(GRPC_ARG_ENABLE_PER_MESSAGE_DECOMPRESSION, 0);
     // Replicas are asked by the fan-out; gRPC must not ask the same server again.
     arguments.SetInt("grpc.enable_retries", 0);
     // A machine that vanished closes nothing: pings notice it, also while nothing is in flight.

@@ -8,6 +8,8 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -134,28 +136,50 @@ def test_why_a_server_cannot_hold_its_part_is_said_by_up(small_model: SmallModel
         assert "Traceback" not in done.stderr
 
 
-def test_a_server_that_dies_while_up_waits_for_it_is_named(small_model: SmallModel, tmp_path: Path) -> None:
-    repository = Repository(shutil.copytree(small_model.repository, tmp_path / "repository"))
+@contextmanager
+def _up_that_waits(directory: Path, small_model: SmallModel, *flags: str) -> Iterator[subprocess.Popen[str]]:
+    """Run a `tessera up` that waits for server-1 or server-0, which cannot hold a damaged blob."""
+    repository = Repository(shutil.copytree(small_model.repository, directory / "repository"))
     damage(repository.blob_path(repository.read_manifest(MODEL, 1).tables[0].blobs[0]))
     command = [sys.executable, "-m", "admin", "up", f"--repository={repository.root}", f"--model={MODEL}:1", "--port=0"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen([*command, *flags], stderr=subprocess.PIPE, text=True)
     try:
         assert process.stderr is not None
         while "(cannot: " not in process.stderr.readline():
             assert process.poll() is None
-        os.kill(_child(process.pid, "--server-id=server-1"), signal.SIGKILL)
-        _, errors = process.communicate(timeout=TIMEOUT_S)
+        yield process
     finally:
         process.kill()
         process.communicate()
+
+
+def test_a_server_that_dies_while_up_waits_for_it_is_named(small_model: SmallModel, tmp_path: Path) -> None:
+    with _up_that_waits(tmp_path, small_model) as process:
+        os.kill(_children(process.pid)["--server-id=server-1"], signal.SIGKILL)
+        _, errors = process.communicate(timeout=TIMEOUT_S)
     assert process.returncode == 1
     assert "server-1 ended with exit code -9; the end of " in errors
 
 
-def _child(parent: int, argument: str) -> int:
-    """Return the child process of `parent` that has `argument` on its command line."""
-    pids = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
-    return next(int(pid) for pid in pids if argument.encode() in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"))
+@pytest.mark.parametrize("flags", [(), ("--in-process",)])
+def test_ctrl_c_while_up_waits_ends_it(small_model: SmallModel, tmp_path: Path, flags: tuple[str, ...]) -> None:
+    with _up_that_waits(tmp_path, small_model, *flags) as process:
+        children = _children(process.pid).values()
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=TIMEOUT_S)
+    assert process.returncode == 0, errors
+    assert "Traceback" not in errors
+    assert not any(Path(f"/proc/{pid}").exists() for pid in children)
+
+
+def _children(parent: int) -> dict[str, int]:
+    """Return the pids of the child processes of `parent`, by their first argument that names a server, or by pid."""
+    children = {}
+    for pid in Path(f"/proc/{parent}/task/{parent}/children").read_text().split():
+        arguments = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+        name = next((argument for argument in arguments if argument.startswith("--server-id=")), pid)
+        children[name] = int(pid)
+    return children
 
 
 def test_a_machine_without_etcd_is_told_what_to_do(small_model: SmallModel, monkeypatch: pytest.MonkeyPatch) -> None:

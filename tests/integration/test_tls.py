@@ -209,6 +209,6 @@ def test_tls_on_the_servers_side_only(ours: Certificates) -> None:
 
 
 def test_a_missing_certificate_file_is_named_by_its_flag(tmp_path: Path) -> None:
-    settings = ProcessSettings(tls_cert=str(tmp_path / "none.pem"))
+    settings = ProcessSettings(tls_cert=str(tmp_path / "none.pem"), tls_key=str(tmp_path / "key.pem"))
     with pytest.raises(SettingsError, match=rf"--tls-cert {tmp_path}/none\.pem: No such file"):
         settings.read_file("tls_cert")

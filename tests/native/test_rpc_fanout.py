@@ -53,6 +53,7 @@ class Shards:
         server = _rpc.Server(address="127.0.0.1:0", pollers=1)
         server.serve_native(LOOKUP, handler.capsule)
         self._start(server)
+        self.stack.callback(handler.close)
         self.stores.append(_rpc.TableStore())
         return handler
 

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import grpc
 import pytest
 
 from cpp_ext import _rpc
-from support.rpc_calls import HoldingHandler, Outcome, call, connected, outcome, start
+from support.rpc_calls import HoldingHandler, MakeServer, Outcome, call, connected, outcome, start, wait_until
 from tessera.errors import (
     Code,
     FailedPreconditionError,
@@ -29,29 +24,6 @@ from tessera.errors import (
 pytestmark = pytest.mark.native
 
 METHOD = "/test.Service/Do"
-MakeServer = Callable[..., _rpc.Server]
-
-
-def wait_until(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
-    end_s = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < end_s
-        time.sleep(0.002)
-
-
-@pytest.fixture
-def make_server() -> Iterator[MakeServer]:
-    """Make servers on a free port; they are stopped when the test ends."""
-    servers: list[_rpc.Server] = []
-
-    def make(**settings: Any) -> _rpc.Server:
-        every: dict[str, Any] = {"address": "127.0.0.1:0", "pollers": 1} | settings
-        servers.append(_rpc.Server(**every))
-        return servers[-1]
-
-    yield make
-    for server in servers:
-        server.stop()
 
 
 def echo(request: bytes) -> bytes:
@@ -194,8 +166,10 @@ def test_a_call_whose_deadline_passed_in_the_queue_is_not_run(make_server: MakeS
 # --- Native handlers --------------------------------------------------------------------------------------------
 
 
-def test_a_native_handler_may_end_its_calls_later_in_any_order(make_server: MakeServer) -> None:
-    handler, server = HoldingHandler(), make_server()
+def test_a_native_handler_may_end_its_calls_later_in_any_order(
+    make_server: MakeServer, handler: HoldingHandler
+) -> None:
+    server = make_server()
     server.serve_native(METHOD, handler.capsule)
     with connected(server.start()) as channel:
         futures = {body: start(channel, METHOD, body) for body in (b"a", b"b", b"c")}
@@ -206,8 +180,8 @@ def test_a_native_handler_may_end_its_calls_later_in_any_order(make_server: Make
         assert not any(one.cancelled.is_set() for one in held.values())
 
 
-def test_calls_above_the_limit_are_refused_and_counted(make_server: MakeServer) -> None:
-    handler, server = HoldingHandler(), make_server(max_concurrent_calls=2)
+def test_calls_above_the_limit_are_refused_and_counted(make_server: MakeServer, handler: HoldingHandler) -> None:
+    server = make_server(max_concurrent_calls=2)
     server.serve_native(METHOD, handler.capsule)
     with connected(server.start()) as channel:
         futures = [start(channel, METHOD) for _ in range(2)]
@@ -225,8 +199,8 @@ def test_calls_above_the_limit_are_refused_and_counted(make_server: MakeServer) 
     assert (stats["calls_refused"], stats["calls_failed"], stats["calls_finished"]) == (1, 1, 4)
 
 
-def test_a_client_that_goes_away_cancels_its_call(make_server: MakeServer) -> None:
-    handler, server = HoldingHandler(), make_server()
+def test_a_client_that_goes_away_cancels_its_call(make_server: MakeServer, handler: HoldingHandler) -> None:
+    server = make_server()
     server.serve_native(METHOD, handler.capsule)
     with connected(server.start()) as channel:
         future = start(channel, METHOD)
@@ -238,8 +212,10 @@ def test_a_client_that_goes_away_cancels_its_call(make_server: MakeServer) -> No
         settled(server)
 
 
-def test_the_deadline_reaches_the_handler_and_cancels_the_call(make_server: MakeServer) -> None:
-    handler, server = HoldingHandler(), make_server(default_deadline_s=7.0)
+def test_the_deadline_reaches_the_handler_and_cancels_the_call(
+    make_server: MakeServer, handler: HoldingHandler
+) -> None:
+    server = make_server(default_deadline_s=7.0)
     server.serve_native(METHOD, handler.capsule)
     with connected(server.start()) as channel:
         future = start(channel, METHOD, timeout_s=0.5)
@@ -343,182 +319,6 @@ def test_a_certificate_that_is_no_pem_is_refused(make_server: MakeServer) -> Non
     with pytest.raises(TesseraError) as caught:
         make_server(tls_certificate=b"no", tls_private_key=b"pem").start()
     assert "127.0.0.1:0" in caught.value.message or "tls_certificate" in caught.value.message
-
-
-# --- The end ----------------------------------------------------------------------------------------------------
-
-
-def test_drain_lets_calls_in_flight_end_and_refuses_new_ones(make_server: MakeServer) -> None:
-    handler, server = HoldingHandler(), make_server()
-    server.serve_native(METHOD, handler.capsule)
-    port = server.start()
-    with connected(port) as channel, connected(port) as other:
-        future = start(channel, METHOD)
-        held = handler.next()
-        ended: list[bool] = []
-        draining = threading.Thread(target=lambda: ended.append(server.drain(20.0)))
-        draining.start()
-        wait_until(lambda: call(other, METHOD, timeout_s=1.0).code == Code.UNAVAILABLE)
-        assert ended == []
-        held.finish(0, b"done")
-        assert outcome(future).response == b"done"
-        draining.join(10)
-        assert ended == [True]
-        assert call(channel, METHOD).code == Code.UNAVAILABLE
-    assert handler.calls.empty()
-
-
-def test_drain_cuts_off_what_does_not_end_in_time_and_says_so(make_server: MakeServer) -> None:
-    handler, server = HoldingHandler(), make_server()
-    server.serve_native(METHOD, handler.capsule)
-    with connected(server.start()) as channel:
-        future = start(channel, METHOD)
-        held = handler.next()
-
-        def end() -> None:
-            assert held.cancelled.wait(20)
-            held.finish(int(Code.CANCELLED), b"")
-
-        ender = threading.Thread(target=end)
-        ender.start()
-        began_s = time.monotonic()
-        assert server.drain(0.2) is False
-        assert time.monotonic() - began_s < 10
-        assert outcome(future).code in (Code.UNAVAILABLE, Code.CANCELLED)
-        ender.join(10)
-
-
-def test_drain_says_so_too_when_a_handler_ends_its_cut_off_call_only_later(make_server: MakeServer) -> None:
-    handler, server = HoldingHandler(), make_server()
-    server.serve_native(METHOD, handler.capsule)
-    with connected(server.start()) as channel:
-        future = start(channel, METHOD)
-        held = handler.next()
-        ender = threading.Timer(1.0, lambda: held.finish(0, b"too late"))
-        ender.start()
-        assert server.drain(0.1) is False
-        assert outcome(future).code in (Code.UNAVAILABLE, Code.CANCELLED)
-        ender.join()
-
-
-def test_stop_waits_for_a_handler_that_ends_its_call_late(make_server: MakeServer) -> None:
-    handler, server = HoldingHandler(), make_server()
-    server.serve_native(METHOD, handler.capsule)
-    with connected(server.start()) as channel:
-        future = start(channel, METHOD)
-        held = handler.next()
-        ended_s: list[float] = []
-
-        def end() -> None:
-            ended_s.append(time.monotonic())
-            held.finish(0, b"too late")
-
-        ender = threading.Timer(0.5, end)
-        ender.start()
-        server.stop()
-        assert ended_s
-        assert ended_s[0] <= time.monotonic()
-        assert outcome(future).code in (Code.UNAVAILABLE, Code.CANCELLED)
-        ender.join()
-
-
-def test_stop_may_come_twice_after_a_drain_and_without_a_start(make_server: MakeServer) -> None:
-    server = make_server()
-    server.serve_python(METHOD, echo)
-    with connected(server.start()) as channel:
-        assert call(channel, METHOD).code == Code.OK
-        assert server.drain(1.0) is True
-        assert server.drain(1.0) is True
-        server.stop()
-        server.stop()
-        assert call(channel, METHOD).code == Code.UNAVAILABLE
-    never_started = make_server()
-    never_started.stop()
-    assert never_started.drain(0.1) is True
-
-
-def test_stop_ends_queued_python_calls(make_server: MakeServer) -> None:
-    entered, release = threading.Event(), threading.Event()
-
-    def block(request: bytes) -> bytes:
-        entered.set()
-        assert release.wait(30)
-        return request
-
-    server = make_server()
-    server.serve_python(METHOD, block)
-    with connected(server.start()) as channel:
-        futures = [start(channel, METHOD) for _ in range(5)]
-        assert entered.wait(10)
-        wait_until(lambda: server.stats()["calls_in_flight"] == 5)
-        threading.Timer(0.3, release.set).start()
-        server.stop()
-        assert all(outcome(future).code in (Code.UNAVAILABLE, Code.CANCELLED) for future in futures)
-    assert server.stats()["calls_in_flight"] == 0
-
-
-EXIT_SCRIPT = """
-import sys, threading
-from cpp_ext import _rpc
-server = _rpc.Server(address="127.0.0.1:0", pollers=2)
-entered = threading.Event()
-def slow(request):
-    entered.set()
-    threading.Event().wait(0.5)
-    return request
-server.serve_python("/test.Service/Do", slow)
-store = _rpc.TableStore()
-server.serve_tables(store)
-fanout = _rpc.Fanout(server)
-own = _rpc.Fanout()
-print(server.start(), flush=True)
-assert entered.wait(20)
-{end}
-"""
-
-
-@pytest.mark.parametrize(
-    ("end", "code"), [("", 0), ("sys.exit(3)", 3), ("del server", 0), ("raise KeyError('end')", 1)]
-)
-def test_an_interpreter_that_forgets_to_stop_ends_at_once_with_its_own_exit_code(end: str, code: int) -> None:
-    script = EXIT_SCRIPT.replace("{end}", end)
-    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
-        assert child.stdout
-        assert child.stderr
-        try:
-            port = int(child.stdout.readline())
-            with connected(port) as channel:
-                futures = [start(channel, METHOD) for _ in range(3)]
-                assert child.wait(10) == code, child.stderr.read().decode()
-                for future in futures:
-                    outcome(future)
-        finally:
-            child.kill()
-
-
-def threads_and_files() -> tuple[int, int]:
-    return len(os.listdir("/proc/self/task")), len(os.listdir("/proc/self/fd"))  # noqa: PTH208
-
-
-def test_servers_and_fanouts_that_come_and_go_leave_no_thread_and_no_file(make_server: MakeServer) -> None:
-    def cycle() -> None:
-        server = _rpc.Server(address="127.0.0.1:0", pollers=2)
-        server.serve_python(METHOD, echo)
-        fanout = _rpc.Fanout(server)
-        own = _rpc.Fanout()
-        with connected(server.start()) as channel:
-            assert call(channel, METHOD, b"x").response == b"x"
-        own.stop()
-        fanout.stop()
-        server.stop()
-
-    for _ in range(3):
-        cycle()
-    before = threads_and_files()
-    for _ in range(25):
-        cycle()
-    # grpc's Python client ends some of its own threads a little later.
-    wait_until(lambda: all(now <= then + 3 for now, then in zip(threads_and_files(), before, strict=True)), 20)
 
 
 def test_connections_of_strangers_do_not_disturb(make_server: MakeServer) -> None:

@@ -30,8 +30,8 @@ def refused(code: int, says: str, *arguments: object) -> None:
     """Run the command, which has to fail with `code` and a message that contains `says` and is no traceback."""
     done = tessera(*arguments)
     assert done.returncode == code, done.stderr
-    assert says in done.stderr
-    assert "Traceback" not in done.stderr
+    assert says in done.stderr, done.stderr
+    assert "Traceback" not in done.stderr, done.stderr
 
 
 @dataclass

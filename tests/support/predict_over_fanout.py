@@ -101,6 +101,7 @@ class System:
         server = _rpc.Server(address="127.0.0.1:0", pollers=1)
         server.serve_native(LOOKUP, handler.capsule)
         self._start(server)
+        self.stack.callback(handler.close)
         return handler
 
     def _start(self, server: _rpc.Server) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,8 +14,20 @@ from typing import Any
 
 import grpc
 
+from cpp_ext import _rpc
 from support import fake_abi
 from tessera.errors import Code
+
+MakeServer = Callable[..., _rpc.Server]
+"""See the fixture `make_server` of tests/native: a server on a free port, with some settings changed."""
+
+
+def wait_until(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
+    """Wait until `condition` holds."""
+    end_s = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < end_s
+        time.sleep(0.002)
 
 
 @dataclass(frozen=True)
@@ -75,9 +89,16 @@ class HeldCall:
 
 @dataclass
 class HoldingHandler:
-    """A native handler that keeps every call until the test ends it; the server must stop before this is dropped."""
+    """A native handler that keeps every call until the test ends it.
+
+    The server must stop before this is dropped, and waits for calls that were not ended: hence `close` before it.
+    """
 
     calls: queue.Queue[HeldCall] = field(default_factory=queue.Queue)
+    _open: dict[int, HeldCall] = field(default_factory=dict)
+    _numbers: Iterator[int] = field(default_factory=itertools.count)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _closed: bool = False
     _keep: list[Any] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -89,8 +110,17 @@ class HoldingHandler:
         """Return the next call that came, waiting for it."""
         return self.calls.get(timeout=10)
 
+    def close(self) -> None:
+        """End what the test left open, and from now on every call at once."""
+        with self._lock:
+            self._closed = True
+            left = list(self._open.values())
+        for held in left:
+            held.finish(int(Code.ABORTED), b"the test is over")
+
     def _take(self, _: int, api_pointer: Any, call: int) -> None:
         api = api_pointer.contents
+        number = next(self._numbers)
         size = ctypes.c_size_t()
         begin = api.request(call, ctypes.byref(size))
         cancelled = threading.Event()
@@ -98,7 +128,10 @@ class HoldingHandler:
         self._keep.append(on_cancel)
 
         def finish(code: int, content: bytes) -> None:
-            """End the call with a response (code 0, copied by the server) or with a status message."""
+            """End the call with a response (code 0, copied by the server) or a status message; the first counts."""
+            with self._lock:
+                if self._open.pop(number, None) is None:
+                    return
             text, response = (None, content) if code == 0 else (content, None)
             buffers = [ctypes.create_string_buffer(part, len(part)) for part in (text, response) if part]
             address = ctypes.addressof(buffers[0]) if buffers else None
@@ -110,5 +143,11 @@ class HoldingHandler:
                 api.finish(call, code, address, size, None, 0, no_free, None)
 
         held = HeldCall(ctypes.string_at(begin, size.value), api.deadline_ns(call), cancelled, finish)
+        with self._lock:
+            self._open[number] = held
+            closed = self._closed
         api.notify_on_cancel(call, on_cancel, None)
-        self.calls.put(held)
+        if closed:
+            held.finish(int(Code.ABORTED), b"the test is over")
+        else:
+            self.calls.put(held)
