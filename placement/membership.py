@@ -15,12 +15,20 @@ import logging
 from placement.keys import Keys
 from placement.records import MemberRecord, Placement, ReadyRecord, RouterRecord
 from placement.store import ABSENT, NO_LEASE, Compare, Entry, Put, Store
-from tessera.errors import AbortedError, FailedPreconditionError, NotFoundError, TesseraError
+from tessera.errors import (
+    AbortedError,
+    DeadlineExceededError,
+    FailedPreconditionError,
+    NotFoundError,
+    TesseraError,
+    UnavailableError,
+)
 
 _log = logging.getLogger("placement.membership")
 
 LEASE_TTL_S = 10
 _POLL_S = 0.2
+_UNREACHABLE_PAUSE_S = 1.0
 
 
 class Registration:
@@ -87,6 +95,19 @@ class Registration:
                     raise
                 await asyncio.sleep(_POLL_S)
         self._keeper = asyncio.create_task(self._keep(), name="placement.membership")
+
+    async def start_when_reachable(self) -> None:
+        """As `start`, but wait, as long as it takes, for a store that does not answer.
+
+        Raises:
+            FailedPreconditionError: as `start`.
+        """
+        while True:
+            try:
+                return await self.start()
+            except (UnavailableError, DeadlineExceededError) as error:
+                _log.warning("%s: not registered yet: %s", self._key, error.message)
+                await asyncio.sleep(_UNREACHABLE_PAUSE_S)
 
     async def update(self, record: MemberRecord | RouterRecord) -> None:
         """Replace the record; returns when it is written, or when the store did not take it now (it is written later).

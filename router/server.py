@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import socket
 import uuid
@@ -11,9 +10,11 @@ import weakref
 from pathlib import Path
 
 from cpp_ext import _graph, _rpc
+from cpp_ext.server import make_server
 from placement.disk_cache import DiskCache
 from placement.keys import Keys
 from placement.membership import Registration
+from placement.reconcile import Reconciler
 from placement.records import RouterRecord
 from placement.store import Store
 from placement.view import ClusterSnapshot, ClusterView
@@ -26,12 +27,6 @@ from tessera.repository import Repository
 
 _log = logging.getLogger("router.server")
 
-RETRY_DELAYS_S = (1.0, 2.0, 5.0, 15.0, 60.0)
-"""Pauses between attempts to load what could not be loaded; the last one repeats."""
-
-
-_REGISTER_RETRY_S = 2.0
-
 
 class Router:
     """A router in this process; several may live in one. Used on one event loop."""
@@ -39,16 +34,7 @@ class Router:
     def __init__(self, settings: RouterSettings, store: Store | None) -> None:
         """`store` is the control plane; None serves plain SavedModels only. The caller closes it."""
         self._settings = settings
-        self._server = _rpc.Server(
-            address=settings.listen,
-            pollers=settings.pollers,
-            max_message_bytes=settings.max_message_bytes,
-            max_concurrent_calls=settings.max_in_flight,
-            default_deadline_s=settings.default_deadline_s,
-            tls_certificate=settings.read_file("tls_cert"),
-            tls_private_key=settings.read_file("tls_key"),
-            tls_client_ca=settings.read_file("tls_client_ca"),
-        )
+        self._server = make_server(settings.listen, settings)
         self._fanout = _rpc.Fanout(
             self._server,
             retry_delay_s=settings.retry_delay_s,
@@ -78,8 +64,7 @@ class Router:
             self._cache = DiskCache(Path(settings.state_dir) / f"{settings.cluster}.snapshot", self._keys)
         self._registration: Registration | None = None
         self._registering: asyncio.Task[None] | None = None
-        self._changed = asyncio.Event()
-        self._reconciler: asyncio.Task[None] | None = None
+        self._reconciler: Reconciler | None = None
         self.address = ""
 
     async def start(self) -> None:
@@ -102,7 +87,6 @@ class Router:
     async def _follow(self, store: Store) -> None:
         settings = self._settings
         self._view = ClusterView(store, self._keys, initial=self._last_snapshot())
-        self._view.subscribe(lambda _: self._changed.set())
         self._view.start()
         router_id = settings.router_id or f"{socket.gethostname()}-{self.address.rpartition(':')[2]}"
         record = RouterRecord(str(uuid.uuid4()), self.address)
@@ -111,9 +95,10 @@ class Router:
             await self._registration.start()
         except (UnavailableError, DeadlineExceededError) as error:
             _log.warning("not registered yet: %s", error.message)
-            self._registering = asyncio.create_task(self._register_later(self._registration), name="router.register")
-        self._changed.set()
-        self._reconciler = asyncio.create_task(self._reconcile_forever(self._view), name="router.reconcile")
+            later = self._registration.start_when_reachable()  # serving does not depend on it
+            self._registering = asyncio.create_task(later, name="router.register")
+        self._reconciler = Reconciler(self._view, self._apply)
+        self._reconciler.start()
 
     def _last_snapshot(self) -> ClusterSnapshot | None:
         """Return what the last run of this router kept on disk, if it is whole."""
@@ -123,40 +108,22 @@ class Router:
             _log.error("going on without the last placement: %s", error.message)
             return None
 
-    async def _register_later(self, registration: Registration) -> None:
-        """Register once the store answers; serving does not depend on it."""
-        while True:
-            await asyncio.sleep(_REGISTER_RETRY_S)
-            with contextlib.suppress(UnavailableError, DeadlineExceededError):
-                return await registration.start()
-
-    async def _reconcile_forever(self, view: ClusterView) -> None:
-        failures = 0
-        while True:
-            delay_s = None if failures == 0 else RETRY_DELAYS_S[min(failures, len(RETRY_DELAYS_S)) - 1]
+    async def _apply(self, snapshot: ClusterSnapshot) -> bool:
+        """Serve what `snapshot` says is current, and keep it on disk; return whether all could be loaded."""
+        complete = await self.models.reconcile(snapshot)
+        if self._cache is not None and self._view is not None and self._view.status.connected:
             try:
-                await asyncio.wait_for(self._changed.wait(), delay_s)
-            except TimeoutError:
-                _log.info("trying again to load what failed")
-            self._changed.clear()
-            snapshot = view.snapshot
-            try:
-                complete = await self.models.reconcile(snapshot)
-            except Exception:  # noqa: BLE001 (a bug must not end the following of the cluster)
-                _log.exception("applying the cluster's state failed")
-                complete = False
-            failures = 0 if complete else failures + 1
-            if self._cache is not None and view.status.connected:
-                try:
-                    await asyncio.to_thread(self._cache.save, snapshot)
-                except UnavailableError as error:
-                    _log.error("%s", error.message)
+                await asyncio.to_thread(self._cache.save, snapshot)
+            except UnavailableError as error:
+                _log.error("%s", error.message)
+        return complete
 
     async def drain(self) -> None:
         """Leave the cluster, let requests in progress end within `drain_timeout_s`, stop. May be called once."""
-        for task in (self._reconciler, self._registering):
-            if task is not None:
-                task.cancel()
+        if self._reconciler is not None:
+            await self._reconciler.stop()
+        if self._registering is not None:
+            self._registering.cancel()
         if self._registration is not None:
             await self._registration.stop()
         if self._view is not None:

@@ -368,7 +368,7 @@ def test_a_deadline_that_passes_names_the_silent_server(shards: Shards) -> None:
     slots = [[slot % 2] for slot in range(SLOTS)]
     lookup = Lookup(fanout, shards.route(fanout, slots), shards.both(), timeout_s=0.3)
     held = silent.next()
-    assert 0 < held.deadline_ns - time.monotonic_ns() <= 0.3e9
+    assert 0 < held.deadline_ns - time.monotonic_ns() <= 0.31e9  # gRPC rounds up to milliseconds
     lookup.wait()
     assert lookup.code == Code.DEADLINE_EXCEEDED
     assert f"s0 ({shards.addresses[0]})" in lookup.message

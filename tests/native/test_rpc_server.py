@@ -220,14 +220,14 @@ def test_the_deadline_reaches_the_handler_and_cancels_the_call(
     with connected(server.start()) as channel:
         future = start(channel, METHOD, timeout_s=0.5)
         held = handler.next()
-        assert 0 < held.deadline_ns - time.monotonic_ns() <= 0.5e9
+        assert 0 < held.deadline_ns - time.monotonic_ns() <= 0.51e9  # gRPC rounds up to milliseconds
         assert held.cancelled.wait(10)
         held.finish(int(Code.DEADLINE_EXCEEDED), b"late")
         assert outcome(future).code == Code.DEADLINE_EXCEEDED
 
         future = start(channel, METHOD, timeout_s=None)
         held = handler.next()
-        assert 5e9 < held.deadline_ns - time.monotonic_ns() <= 7e9
+        assert 5e9 < held.deadline_ns - time.monotonic_ns() <= 7.01e9
         held.finish(0, b"")
         assert outcome(future).code == Code.OK
 

@@ -232,7 +232,8 @@ def cancellation_and_deadline_reach_the_shards(system: System) -> None:
 
         future = start(channel, PREDICT, system.request(), timeout_s=0.3)
         held = silent.next()
-        assert 0 < held.deadline_ns - time.monotonic_ns() <= 0.3e9
+        left_s = (held.deadline_ns - time.monotonic_ns()) / 1e9
+        assert 0 < left_s <= 0.31, left_s  # gRPC rounds up to milliseconds
         assert outcome(future).code == Code.DEADLINE_EXCEEDED
         assert held.cancelled.wait(10)
         wait_until(nothing_in_flight)
