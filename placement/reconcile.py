@@ -61,8 +61,10 @@ class Reconciler:
         failures = 0
         while True:
             delay_s = self._retry_delays_s[min(failures, len(self._retry_delays_s)) - 1] if failures else None
+            # Not asyncio.wait_for: in Python 3.11 it loses a cancellation that comes together with the event.
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), delay_s)
+                async with asyncio.timeout(delay_s):
+                    await self._changed.wait()
             self._changed.clear()
             failures = 0 if await self._attempt() else failures + 1
 

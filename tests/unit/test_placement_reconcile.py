@@ -80,3 +80,20 @@ def test_what_failed_is_told_and_tried_again_until_it_is_done() -> None:
         return attempts, told
 
     assert asyncio.run(main()) == (4, ["blob ab12 is damaged", "an internal error; its log has it"])
+
+
+def test_a_stop_together_with_a_change_is_not_lost() -> None:
+    async def main() -> None:
+        view = _View()
+
+        async def apply(_: ClusterSnapshot) -> bool:
+            return False  # so that it waits with a time-out
+
+        reconciler = Reconciler(cast(ClusterView, view), apply)
+        reconciler.start()
+        await asyncio.sleep(0.01)  # it waits for a change
+        view.change(2)
+        async with asyncio.timeout(10):
+            await reconciler.stop()
+
+    asyncio.run(main())
