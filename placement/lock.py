@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from types import TracebackType
 from typing import Self
 
 from placement.records import LockRecord
 from placement.store import ABSENT, Compare, Store
+from placement.tasks import end
 from tessera.errors import AbortedError, FailedPreconditionError, NotFoundError, TesseraError
 
 _log = logging.getLogger("placement.lock")
@@ -62,9 +62,7 @@ class Lock:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         assert self._keeper is not None
-        self._keeper.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._keeper
+        await end(self._keeper)
         await self._release()
 
     async def _wait_or_refuse(self, deadline_s: float) -> None:

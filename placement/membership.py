@@ -8,13 +8,13 @@ the lease never stops the process: it registers again.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import logging
 
 from placement.keys import Keys
 from placement.records import MemberRecord, Placement, ReadyRecord, RouterRecord
 from placement.store import ABSENT, NO_LEASE, Compare, Entry, Put, Store
+from placement.tasks import end
 from tessera.errors import (
     AbortedError,
     DeadlineExceededError,
@@ -122,9 +122,7 @@ class Registration:
     async def stop(self) -> None:
         """Remove the record; without an answer of the store it goes with its lease. May be called twice."""
         if self._keeper is not None:
-            self._keeper.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._keeper
+            await end(self._keeper)
             self._keeper = None
         await self._drop_lease()
 

@@ -10,6 +10,7 @@ import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 
+from placement.tasks import end
 from placement.view import ClusterSnapshot, ClusterView
 from tessera.errors import TesseraError
 
@@ -53,9 +54,7 @@ class Reconciler:
     async def stop(self) -> None:
         """End it; work that `apply` has on other threads goes on to its end. May be called twice."""
         if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+            await end(self._task)
 
     async def _run(self) -> None:
         failures = 0

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from placement.keys import Keys
 from placement.snapshot import ClusterSnapshot, MemberView, ModelView, apply, replace_all
 from placement.store import Store, WatchLostError
+from placement.tasks import end
 from tessera.clock import Clock, SystemClock
 from tessera.errors import DeadlineExceededError, TesseraError
 
@@ -128,9 +129,7 @@ class ClusterView:
     async def stop(self) -> None:
         """Stop following; the snapshot stays. May be called twice."""
         if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+            await end(self._task)
 
     async def _run(self) -> None:
         reason, failures = "start", 0
