@@ -47,6 +47,13 @@ def add_to(verbs: Any) -> None:
         help="address space that each shard server may use, for example 512MiB (default: no limit)",
     )
     parser.add_argument(
+        "--busy-poll-us",
+        type=int,
+        default=0,
+        metavar="MICROSECONDS",
+        help="how long the router looks for answers of shard servers before it sleeps (default: %(default)s)",
+    )
+    parser.add_argument(
         "--retry-delay-s",
         type=float,
         default=0.05,

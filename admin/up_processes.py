@@ -41,7 +41,11 @@ def run_processes(options: argparse.Namespace, models: dict[str, list[int]], sto
         router_cpus=options.router_cpus,
         server_cpus=options.server_cpus,
         etcd_cpus=options.etcd_cpus,
-        router_arguments=(f"--retry-delay-s={options.retry_delay_s}", *pollers),
+        router_arguments=(
+            f"--retry-delay-s={options.retry_delay_s}",
+            f"--busy-poll-us={options.busy_poll_us}",
+            *pollers,
+        ),
         server_arguments=pollers,
     )
     keep_logs = True

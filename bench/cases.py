@@ -14,6 +14,7 @@ from bench.load import Point, Target, interleaved, median
 from bench.report import CONCURRENCIES, Row
 
 _BATCHES = (1, 64)
+_BUSY_POLL_US = 200
 _SHARDS = (1, 2, 4)
 _FULL_LOAD = CONCURRENCIES[-1]
 # The floor's loop runs five rounds of this many calls per second of a run, fewer for larger batches.
@@ -77,15 +78,24 @@ def recommender(context: Context) -> list[Row]:
 
 
 def latency(context: Context) -> list[Row]:
-    """What four servers add to one request at a time, when the router does not share its core with them."""
+    """What four servers add to one request at a time, when the router does not share its core with them.
+
+    With a router that looks for answers before it sleeps, and with one that sleeps at once (the default).
+    """
     with servers.running(context.log_dir) as started:
         places = {
             "unsharded": started.router("recommender", context.recommender),
-            "sharded_4": started.cluster(context.repository, 4, spread=True),
+            "sleeping": started.cluster(context.repository, 4, spread=True),
+            "busy_polling": started.cluster(context.repository, 4, spread=True, busy_poll_us=_BUSY_POLL_US),
         }
         request = models.request(context.recommender, "recommender", models.recommender_inputs(1))
         targets = {name: _predict_target(place, request) for name, place in places.items()}
-        return [_extra_latency_row("sharded_extra_p50_us", _interleaved(context, targets, 1), goal=250.0)]
+        points = _interleaved(context, targets, 1)
+    rows = []
+    for suffix, place, goal in (("", "busy_polling", 250.0), ("_no_busy_poll", "sleeping", None)):
+        pair = {"unsharded": points["unsharded"], "sharded_4": points[place]}
+        rows.append(_extra_latency_row(f"sharded_extra_p50_us{suffix}", pair, goal=goal))
+    return rows
 
 
 def row_lookup(context: Context) -> list[Row]:

@@ -59,18 +59,19 @@ class Servers:
         ready, start_s = self._wait_ready(child, ready_file, start)
         return Started(ready["address"], (child.process.pid,), start_s)
 
-    def cluster(self, repository: Path, shards: int, *, spread: bool = False) -> Started:
+    def cluster(self, repository: Path, shards: int, *, spread: bool = False, busy_poll_us: int = 0) -> Started:
         """Start a router, `shards` shard servers and etcd with `tessera up`, all on the same core.
 
         With `spread` only the router stays there, and the others may use every core.
         """
         ready_file = self._ready_file()
-        name = f"bench-{shards}-spread" if spread else f"bench-{shards}"
+        name = f"bench-{shards}-{'spread' if spread else 'one-core'}-{busy_poll_us}"
         every_core = ",".join(str(core) for core in sorted(os.sched_getaffinity(0)))
         child, start = self._start(
             f"up-{name}",
             [
                 *(sys.executable, "-m", "admin", "up", f"--repository={repository}", f"--shards={shards}"),
+                f"--busy-poll-us={busy_poll_us}",
                 *(f"--cluster={name}", "--port=0", "--pollers=1", f"--ready-file={ready_file}"),
                 *((f"--server-cpus={every_core}", f"--etcd-cpus={every_core}") if spread else ()),
             ],

@@ -67,6 +67,7 @@ class Server:
         max_message_bytes: int = ...,
         max_concurrent_calls: int = ...,
         default_deadline_s: float = 30.0,
+        busy_poll_s: float = 0.0,
         tls_certificate: bytes = b"",
         tls_private_key: bytes = b"",
         tls_client_ca: bytes = b"",
@@ -74,6 +75,7 @@ class Server:
         """`address` is host:port (port 0: any free one) or unix:path; `pollers` 0 means one per core.
 
         Calls above `max_concurrent_calls` are refused with RESOURCE_EXHAUSTED; a call without a deadline gets `default_deadline_s`.
+        While the fan-out of a poller awaits answers, it looks for them for `busy_poll_s` before it sleeps.
         """
     def serve_tables(self, store: TableStore) -> None:
         """Answer `/tessera.data.v1.TableService/Lookup` from `store`. REQUIRED: before `start`."""

@@ -34,7 +34,7 @@ class Router:
     def __init__(self, settings: RouterSettings, store: Store | None) -> None:
         """`store` is the control plane; None serves plain SavedModels only. The caller closes it."""
         self._settings = settings
-        self._server = make_server(settings.listen, settings)
+        self._server = make_server(settings.listen, settings, busy_poll_s=settings.busy_poll_us * 1e-6)
         self._fanout = _rpc.Fanout(
             self._server,
             retry_delay_s=settings.retry_delay_s,

@@ -144,21 +144,22 @@ std::shared_ptr<Pollers> PollersOf(const py::handle& server) { return server.cas
 void BindServer(py::module_& module) {
   py::class_<PyServer>(module, "Server")
       .def(py::init([](std::string address, int pollers, int max_message_bytes, int64_t max_concurrent_calls,
-                       double default_deadline_s, const py::bytes& tls_certificate, const py::bytes& tls_private_key,
-                       const py::bytes& tls_client_ca) {
+                       double default_deadline_s, double busy_poll_s, const py::bytes& tls_certificate,
+                       const py::bytes& tls_private_key, const py::bytes& tls_client_ca) {
              ServerOptions options;
              options.address = std::move(address);
              options.pollers = pollers;
              options.max_message_bytes = max_message_bytes;
              options.max_concurrent_calls = max_concurrent_calls;
              options.default_deadline_ns = static_cast<int64_t>(default_deadline_s * 1e9);
+             options.busy_poll_ns = static_cast<int64_t>(busy_poll_s * 1e9);
              options.tls_certificate = tls_certificate;
              options.tls_private_key = tls_private_key;
              options.tls_client_ca = tls_client_ca;
              return std::make_unique<PyServer>(std::move(options));
            }),
            py::kw_only(), py::arg("address"), py::arg("pollers") = 0, py::arg("max_message_bytes") = 256 << 20,
-           py::arg("max_concurrent_calls") = 4096, py::arg("default_deadline_s") = 30.0,
+           py::arg("max_concurrent_calls") = 4096, py::arg("default_deadline_s") = 30.0, py::arg("busy_poll_s") = 0.0,
            py::arg("tls_certificate") = py::bytes(), py::arg("tls_private_key") = py::bytes(),
            py::arg("tls_client_ca") = py::bytes())
       .def("serve_tables", &PyServer::ServeTables, py::arg("store"))

@@ -48,6 +48,7 @@ class GrpcCall final : public Tag, public TransportCall {
   void Cancel() override { context_.TryCancel(); }
 
   void Run(bool ok) override {
+    Pollers::EndAwaiting();
     const std::shared_ptr<GrpcCall> self = std::move(self_);
     const Transport::Done done = std::move(done_);
     if (!status_.ok()) {
@@ -83,7 +84,7 @@ class GrpcTransport final : public Transport {
         pollers_(pollers) {}
 
   std::shared_ptr<TransportCall> Start(std::string request, int64_t deadline_ns, Done done) override {
-    return GrpcCall::Start(channel_.get(), method_, pollers_->ThisThreadsQueue(), std::move(request), deadline_ns,
+    return GrpcCall::Start(channel_.get(), method_, pollers_->BeginAwaiting(), std::move(request), deadline_ns,
                            std::move(done));
   }
 

@@ -1,51 +1,89 @@
 #include "cpp_ext/rpc/poller.h"
 
 #include <pthread.h>
+#include <sched.h>
 
 #include <utility>
+
+#include "cpp_ext/base/clock.h"
 
 namespace tessera {
 namespace {
 
-// The queue that this thread polls, and whose it is.
+// What this thread polls, and whose it is.
 thread_local const Pollers* this_threads_pollers = nullptr;
 thread_local grpc::CompletionQueue* this_threads_queue = nullptr;
+thread_local std::atomic<int64_t>* this_threads_awaited = nullptr;
 
 }  // namespace
 
-Pollers::Pollers(std::vector<std::unique_ptr<grpc::CompletionQueue>> queues) : queues_(std::move(queues)) {}
+Pollers::Pollers(std::vector<std::unique_ptr<grpc::CompletionQueue>> queues, int64_t busy_poll_ns)
+    : busy_poll_ns_(busy_poll_ns) {
+  for (auto& queue : queues) lanes_.emplace_back().queue = std::move(queue);
+}
 
 Pollers::~Pollers() { ShutdownAndJoin(); }
 
 void Pollers::Start() {
-  threads_.reserve(queues_.size());
-  for (const auto& queue : queues_) {
-    threads_.emplace_back([this, raw = queue.get()] { Poll(raw); });
+  threads_.reserve(lanes_.size());
+  for (Lane& lane : lanes_) {
+    threads_.emplace_back([this, &lane] { Poll(&lane); });
     pthread_setname_np(threads_.back().native_handle(), "tessera-poller");
   }
 }
 
 void Pollers::ShutdownAndJoin() {
   if (joined_.exchange(true)) return;
-  for (const auto& queue : queues_) queue->Shutdown();
+  for (const Lane& lane : lanes_) lane.queue->Shutdown();
   for (std::thread& thread : threads_) thread.join();
   if (!threads_.empty()) return;
   // Never started: a queue must still be emptied before it is destroyed.
-  for (const auto& queue : queues_) Poll(queue.get());
+  for (Lane& lane : lanes_) Poll(&lane);
 }
 
-grpc::CompletionQueue* Pollers::ThisThreadsQueue() {
-  if (this_threads_pollers == this) return this_threads_queue;
-  return queues_[next_.fetch_add(1, std::memory_order_relaxed) % queues_.size()].get();
+grpc::CompletionQueue* Pollers::BeginAwaiting() {
+  if (this_threads_pollers == this) {
+    this_threads_awaited->fetch_add(1, std::memory_order_relaxed);
+    return this_threads_queue;
+  }
+  Lane& lane = lanes_[next_.fetch_add(1, std::memory_order_relaxed) % lanes_.size()];
+  lane.awaited.fetch_add(1, std::memory_order_relaxed);
+  return lane.queue.get();
 }
 
-void Pollers::Poll(grpc::CompletionQueue* queue) {
+void Pollers::EndAwaiting() { this_threads_awaited->fetch_sub(1, std::memory_order_relaxed); }
+
+void Pollers::Poll(Lane* lane) {
   this_threads_pollers = this;
-  this_threads_queue = queue;
+  this_threads_queue = lane->queue.get();
+  this_threads_awaited = &lane->awaited;
   void* tag;
   bool ok;
-  while (queue->Next(&tag, &ok)) static_cast<Tag*>(tag)->Run(ok);
+  while ((busy_poll_ns_ == 0 || BusyPoll(lane)) && lane->queue->Next(&tag, &ok)) static_cast<Tag*>(tag)->Run(ok);
   this_threads_pollers = nullptr;
+}
+
+bool Pollers::BusyPoll(Lane* lane) const {
+  int64_t until_ns = 0;
+  while (lane->awaited.load(std::memory_order_relaxed) > 0) {
+    void* tag;
+    bool ok;
+    switch (lane->queue->AsyncNext(&tag, &ok, gpr_time_0(GPR_CLOCK_MONOTONIC))) {
+      case grpc::CompletionQueue::GOT_EVENT:
+        static_cast<Tag*>(tag)->Run(ok);
+        until_ns = 0;
+        continue;
+      case grpc::CompletionQueue::SHUTDOWN:
+        return false;
+      case grpc::CompletionQueue::TIMEOUT:
+        break;
+    }
+    const int64_t now_ns = MonotonicNs();
+    if (until_ns == 0) until_ns = now_ns + busy_poll_ns_;
+    if (now_ns >= until_ns) return true;
+    sched_yield();  // whoever shares the core may be the one that is awaited
+  }
+  return true;
 }
 
 }  // namespace tessera

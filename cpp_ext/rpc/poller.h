@@ -10,6 +10,8 @@
 #include <grpcpp/completion_queue.h>
 
 #include <atomic>
+#include <cstdint>
+#include <deque>
 #include <memory>
 #include <thread>
 #include <vector>
@@ -26,8 +28,10 @@ class Tag {
 
 class Pollers {
  public:
-  // Takes the queues; one thread will poll each. REQUIRES: not empty.
-  explicit Pollers(std::vector<std::unique_ptr<grpc::CompletionQueue>> queues);
+  // Takes the queues; one thread will poll each. A thread on whose queue answers are awaited (BeginAwaiting) looks for
+  // them for `busy_poll_ns` before it sleeps: waking a core that sleeps takes longer than a server on the same network.
+  // REQUIRES: not empty.
+  explicit Pollers(std::vector<std::unique_ptr<grpc::CompletionQueue>> queues, int64_t busy_poll_ns = 0);
   // Shuts the queues down if need be, runs what is left in them and joins the threads.
   ~Pollers();
   Pollers(const Pollers&) = delete;
@@ -41,15 +45,26 @@ class Pollers {
   // twice.
   void ShutdownAndJoin();
 
-  // The queue of the poller that is calling, or one of the queues, in turn, on any other thread.
-  grpc::CompletionQueue* ThisThreadsQueue();
+  // The queue for a call whose answer is awaited: of the poller that is calling, or one of the queues, in turn, on any
+  // other thread. The tag that is put on it calls EndAwaiting when it runs.
+  grpc::CompletionQueue* BeginAwaiting();
+  // REQUIRES: on the poller of the queue that BeginAwaiting returned.
+  static void EndAwaiting();
 
-  size_t size() const { return queues_.size(); }
+  size_t size() const { return lanes_.size(); }
 
  private:
-  void Poll(grpc::CompletionQueue* queue);
+  struct Lane {
+    std::unique_ptr<grpc::CompletionQueue> queue;
+    std::atomic<int64_t> awaited{0};
+  };
 
-  const std::vector<std::unique_ptr<grpc::CompletionQueue>> queues_;
+  void Poll(Lane* lane);
+  // Looks for events without sleeping; false when the queue has been shut down and is empty.
+  bool BusyPoll(Lane* lane) const;
+
+  std::deque<Lane> lanes_;  // constant after construction but for the counters
+  const int64_t busy_poll_ns_;
   std::vector<std::thread> threads_;
   std::atomic<uint32_t> next_{0};
   std::atomic<bool> joined_{false};

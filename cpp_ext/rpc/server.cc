@@ -50,7 +50,7 @@ class Server::Impl {
       server_queues_.push_back(queue.get());
       queues.push_back(std::move(queue));
     }
-    pollers_ = std::make_shared<Pollers>(std::move(queues));
+    pollers_ = std::make_shared<Pollers>(std::move(queues), options_.busy_poll_ns);
   }
 
   Status Add(const std::string& method, const TesseraHandler* handler, bool cancellable) {

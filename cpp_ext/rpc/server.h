@@ -24,6 +24,9 @@ struct ServerOptions {
   int max_message_bytes = 256 << 20;
   // Calls above this are refused with RESOURCE_EXHAUSTED at once.
   int64_t max_concurrent_calls = 4096;
+  // How long a poller looks for the answers of other servers before it sleeps; 0: not at all. Shortens requests that
+  // wait for other servers, and costs the CPU time that the core would have slept.
+  int64_t busy_poll_ns = 0;
   // For calls that come without a deadline.
   int64_t default_deadline_ns = 30'000'000'000;
   // PEM. A certificate turns TLS on; a client CA also demands a certificate from callers.
