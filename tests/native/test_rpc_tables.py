@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import threading
 import time
@@ -62,6 +63,13 @@ def channel(store: _rpc.TableStore) -> Iterator[grpc.Channel]:
 
 
 # --- Objects ----------------------------------------------------------------------------------------------------
+
+
+def test_slot_of_agrees_with_every_golden_vector() -> None:
+    vectors = json.loads((Path(__file__).parents[1] / "golden" / "slots.json").read_text("utf-8"))["slot_of"]
+    assert vectors
+    for vector in vectors:
+        assert _rpc.slot_of(vector["table"], vector["bucket"], vector["slots"]) == vector["slot"]
 
 
 def test_slot_of_is_the_hash_that_the_planner_uses() -> None:
