@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -23,7 +24,11 @@ def tessera(
 ) -> subprocess.CompletedProcess[str]:
     """Run the command to its end."""
     command = [sys.executable, "-m", "admin", *(str(argument) for argument in arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False, input=stdin)
+    # Other tests set this for the sake of their own output; users' shells do not.
+    environ = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=timeout_s, check=False, input=stdin, env=environ
+    )
 
 
 def refused(code: int, says: str, *arguments: object) -> None:
