@@ -49,9 +49,9 @@ build: $(VENV)/.deps ## build the native core and install the checkout (editable
 
 .PHONY: test
 test: setup test-cpp ## all tests: C++, unit, native, integration
-	@# Two processes: a process has one fan-out for all its graphs, and native tests put a fake one in its place.
-	$(BIN)/python -m pytest -q tests/unit tests/native
-	$(BIN)/python -m pytest -q tests/integration
+	$(BIN)/python -m pytest -q
+	@# A process has one fan-out for all its graphs; these tests put a fake one in its place.
+	$(BIN)/python -m pytest -q tests/alone
 
 build/cpp/build.ninja: | $(VENV)/.deps
 	$(CMAKE) -S . -B build/cpp $(CMAKE_FLAGS) -DCMAKE_BUILD_TYPE=RelWithDebInfo -DTESSERA_TESTS=ON
