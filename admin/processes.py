@@ -6,10 +6,9 @@ children in order) and PR_SET_PDEATHSIG (the kernel kills it when the parent die
 
 from __future__ import annotations
 
-import ctypes
 import os
-import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,8 +16,7 @@ from pathlib import Path
 
 from tessera.errors import DeadlineExceededError, UnavailableError
 
-_PR_SET_PDEATHSIG = 1
-_LIBC = ctypes.CDLL(None, use_errno=True)
+_LAUNCH = str(Path(__file__).with_name("launch.py"))
 
 
 @dataclass
@@ -58,25 +56,15 @@ class ChildGroup:
         cpus: frozenset[int] | None = None,
     ) -> Child:
         """Start `command` with its output in `<log_dir>/<name>.log`, on the given cores only."""
-        parent_pid = os.getpid()
-
-        def in_child() -> None:
-            _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-            if os.getppid() != parent_pid:  # the parent died before prctl
-                os._exit(1)
-            if cpus:
-                os.sched_setaffinity(0, cpus)
-
         self.log_dir.mkdir(parents=True, exist_ok=True)
         log_path = self.log_dir / f"{name}.log"
         with log_path.open("wb") as log:
             process = subprocess.Popen(
-                list(command),
+                bound_to_parent(command, cpus),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, **(environ or {})},
-                preexec_fn=in_child,
                 process_group=0,
             )
         child = Child(name, log_path, process)
@@ -99,6 +87,12 @@ class ChildGroup:
                     child.process.kill()
                     child.process.wait()
         self._children.clear()
+
+
+def bound_to_parent(command: Sequence[str], cpus: frozenset[int] | None = None) -> list[str]:
+    """Return the command line that runs `command` on the cores `cpus` (none: all) until this process ends."""
+    cores = ",".join(str(cpu) for cpu in sorted(cpus or ()))
+    return [sys.executable, "-I", "-S", _LAUNCH, str(os.getpid()), cores, *command]
 
 
 def fast_allocator() -> dict[str, str]:

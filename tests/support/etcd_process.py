@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import datetime
 import ipaddress
 import os
@@ -25,10 +24,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from admin.processes import bound_to_parent
 from protos import etcd_pb2 as pb
 
-_PR_SET_PDEATHSIG = 1
-_LIBC = ctypes.CDLL(None)
 START_TIMEOUT_S = 20.0
 
 
@@ -144,7 +142,7 @@ class EtcdProcess:
             command += ["--cert-file", str(self.certificates.certificate), "--key-file", str(self.certificates.key)]
             command += ["--client-cert-auth", "--trusted-ca-file", str(self.certificates.ca)]
         self._log = self._stack.enter_context((self._directory / "log").open("ab"))
-        self._process = subprocess.Popen(command, stdout=self._log, stderr=self._log, preexec_fn=_die_with_parent)
+        self._process = subprocess.Popen(bound_to_parent(command), stdout=self._log, stderr=self._log)
         self._wait_until_it_answers()
 
     def kill(self) -> None:
@@ -210,7 +208,3 @@ class EtcdProcess:
                         log = (self._directory / "log").read_text(errors="replace")[-2000:]
                         raise RuntimeError(f"etcd did not start:\n{log}") from error
                     time.sleep(0.05)
-
-
-def _die_with_parent() -> None:
-    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
