@@ -152,8 +152,6 @@ def test_a_duplicate_server_id_is_refused_with_exit_code_78(
 def test_a_damaged_blob_is_refused_by_its_name(small_model: SmallModel, tmp_path: Path) -> None:
     import shutil
 
-    from support.running import run_cluster
-
     repository = Repository(shutil.copytree(small_model.repository, tmp_path / "repository"))
     digest = repository.read_manifest("ranker", 1).tables[0].blobs[0]
     path = repository.blob_path(digest)
@@ -169,7 +167,6 @@ def test_a_damaged_blob_is_refused_by_its_name(small_model: SmallModel, tmp_path
         assert digest in (cluster.children.log_dir / "server-0.log").read_text()
     finally:
         cluster.stop()
-    assert run_cluster is not None
 
 
 async def _try_load(cluster: LocalCluster, repository: Repository) -> None:
