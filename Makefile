@@ -8,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SYSTEM_PACKAGES := g++ python3-venv python3-dev libgrpc++-dev libssl-dev libre2-dev libabsl-dev libc-ares-dev \
   zlib1g-dev libprotozero-dev libgtest-dev etcd-server nghttp2-client libtcmalloc-minimal4
-PYTHON_SOURCES := tessera protos placement partition cpp_ext router shard_server admin bench examples tests
+PYTHON_SOURCES := tessera protos placement partition batching cpp_ext router shard_server admin bench examples tests
 CPP_SOURCES = $(shell git ls-files -co --exclude-standard '*.cc' '*.h')
 JOBS ?= $(shell nproc)
 CMAKE_FLAGS = -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) -DPython_EXECUTABLE=$(abspath $(BIN)/python)
@@ -98,9 +98,11 @@ demo: setup ## train, partition, serve over four shard servers, compare with pla
 	@$(BIN)/python -m examples.stdlib_modules
 
 .PHONY: bench
-bench: setup ## measure against baselines; writes bench/results/latest.json and the README's table
+bench: setup ## measure against baselines; writes bench/results/latest.json, tables and plots
 	$(BIN)/python -m bench
-	$(BIN)/python -m bench.render README.md
+	$(BIN)/python -m bench.render README.md --without 'batch_*'
+	$(BIN)/python -m bench.render batching/README.md --only 'batch_*'
+	$(BIN)/python -m bench.plot_batching
 
 .PHONY: lock
 lock: ## renew requirements.lock from pyproject.toml

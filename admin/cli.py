@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from admin import load_command, package_commands, predict_command, status_command, up_command
+from admin import batch_command, load_command, package_commands, predict_command, status_command, up_command
 from tessera.errors import Code, TesseraError
 from tessera.process import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE
 
@@ -35,7 +35,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the whole command line; each verb adds itself."""
     parser = _Parser(prog="tessera", description="Serves TensorFlow models that are too big for one machine.")
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
-    for module in (package_commands, up_command, load_command, predict_command, status_command):
+    for module in (package_commands, batch_command, up_command, load_command, predict_command, status_command):
         module.add_to(verbs)
     return parser
 

@@ -49,6 +49,11 @@ class InProcessCluster:
         cluster: str = "default",
         retry_delay_s: float = 0.05,
         pollers: int = 1,
+        enable_batching: bool = True,
+        batching_policy_file: str | Path = "",
+        batching_parameters_file: str | Path = "",
+        max_in_flight_batches: int = 0,
+        metrics_port: int | None = None,
         timeout_s: float = 600.0,
         say: Callable[[str], None] | None = None,
     ) -> None:
@@ -63,6 +68,11 @@ class InProcessCluster:
             cluster: name for logs.
             retry_delay_s: silence of a server after which a replica is asked too.
             pollers: threads that serve, per server and router; 0: one per core.
+            enable_batching: False runs batched regions request by request.
+            batching_policy_file: TOML with the policy of each batched region; read again when it changes.
+            batching_parameters_file: TensorFlow Serving's, instead of the former.
+            max_in_flight_batches: that a device runs at once, of the whole process; 0: one or two.
+            metrics_port: of the router's metrics; 0: any free one, see `metrics_address`; None: no metrics.
             timeout_s: for loading the models.
             say: is told what is being waited for.
         """
@@ -77,15 +87,21 @@ class InProcessCluster:
             router_id="router-0",
             retry_delay_s=retry_delay_s,
             pollers=pollers,
+            enable_batching=enable_batching,
+            batching_policy_file=str(batching_policy_file),
+            batching_parameters_file=str(batching_parameters_file),
+            max_in_flight_batches=max_in_flight_batches,
+            metrics_port=metrics_port,
         )
         self._cluster, self._pollers = cluster, pollers
-        self._started: Future[str] = Future()
+        self._started: Future[tuple[str, str]] = Future()
         self._say = say
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._run, name="tessera-cluster", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
         self.address = ""
+        self.metrics_address = ""
 
     def __enter__(self) -> InProcessCluster:
         """Start everything, load the models, return when they answer.
@@ -95,7 +111,7 @@ class InProcessCluster:
         """
         self._thread.start()
         try:
-            self.address = self._started.result()
+            self.address, self.metrics_address = self._started.result()
             wait_until_available(self.address, self._models, timeout_s=60.0)
         except BaseException:
             self.__exit__(None, None, None)
@@ -119,7 +135,14 @@ class InProcessCluster:
 
     def describe(self) -> dict[str, Any]:
         """Return what `tessera up` announces."""
-        return {"router": self.address, "etcd": "", "cluster": self._cluster, "logs": "", "pids": {"servers": {}}}
+        return {
+            "router": self.address,
+            "metrics": self.metrics_address,
+            "etcd": "",
+            "cluster": self._cluster,
+            "logs": "",
+            "pids": {"servers": {}},
+        }
 
     def _run(self) -> None:
         try:
@@ -157,7 +180,7 @@ class InProcessCluster:
         running.append(router)
         await router.start()
         await self._load(store)
-        self._started.set_result(router.address)
+        self._started.set_result((router.address, router.metrics_address))
 
     async def _load(self, store: Store) -> None:
         for model, versions in self._models.items():

@@ -47,6 +47,7 @@ class LocalCluster:
     children: ChildGroup = field(init=False)
     etcd_endpoint: str = field(init=False, default="")
     router_address: str = field(init=False, default="")
+    metrics_address: str = field(init=False, default="")
 
     def __post_init__(self) -> None:
         """Prepare the directory of the logs."""
@@ -105,7 +106,8 @@ class LocalCluster:
         child = self._start("router", command, self.router_cpus)
         ready_file = self._ready_file("router")
         wait_until("the router listens", ready_file.exists, (child,), START_TIMEOUT_S)
-        self.router_address = json.loads(ready_file.read_text("utf-8"))["address"]
+        ready = json.loads(ready_file.read_text("utf-8"))
+        self.router_address, self.metrics_address = ready["address"], ready["metrics"]
 
     def _start(self, name: str, command: Sequence[str], cpus: frozenset[int]) -> Child:
         ready_file = self._ready_file(name)
@@ -127,6 +129,7 @@ class LocalCluster:
         servers = {name: pid for name, pid in pids.items() if name.startswith("server-")}
         return {
             "router": self.router_address,
+            "metrics": self.metrics_address,
             "etcd": self.etcd_endpoint,
             "cluster": self.cluster,
             "logs": str(self.children.log_dir),

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
-import os
 import sys
 import textwrap
 from dataclasses import asdict
@@ -13,7 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from admin.arguments import add_output, byte_size
+from admin.batch_command import add_partition_options, as_json, partition_options, plan_text
 from admin.progress import Progress
+from admin.quiet import quiet_tensorflow
 from admin.table import render
 from tessera.errors import NotFoundError
 from tessera.repository import Repository
@@ -43,6 +43,7 @@ def add_to(verbs: Any) -> None:
     parser.add_argument("--split", action="append", default=[], metavar="PATTERN", help="split these in any case")
     parser.add_argument("--keep", action="append", default=[], metavar="PATTERN", help="keep these whole in any case")
     parser.add_argument("--signature", action="append", metavar="NAME", help="keep only these (default: all)")
+    add_partition_options(parser)
     parser.add_argument("--dry-run", action="store_true", help="print the plan and write nothing")
     add_output(parser)
     parser.set_defaults(run=run_partition)
@@ -74,7 +75,7 @@ def _add_package(parser: argparse.ArgumentParser) -> None:
 def run_partition(options: argparse.Namespace) -> None:
     """Print the plan; write the package unless it is a dry run."""
     target = Repository(options.repository).package_dir(options.model, options.version)  # checks name and version
-    _quiet_tensorflow()
+    quiet_tensorflow()
     import partition
 
     plan = partition.plan_package(
@@ -83,6 +84,7 @@ def run_partition(options: argparse.Namespace) -> None:
         split=options.split,
         keep=options.keep,
         signatures=options.signature,
+        batch=partition_options(options),
     )
     digest = None
     if not options.dry_run:
@@ -95,7 +97,14 @@ def run_partition(options: argparse.Namespace) -> None:
         digest = manifest.digest
     if options.output == "json":
         rows = [asdict(row) for row in plan.rows]
-        content = {"variables": rows, "root_bytes": plan.root_bytes, "split_bytes": plan.split_bytes, "digest": digest}
+        content: dict[str, Any] = {
+            "variables": rows,
+            "root_bytes": plan.root_bytes,
+            "split_bytes": plan.split_bytes,
+            "digest": digest,
+        }
+        if plan.batched is not None:
+            content["batching"] = as_json(plan.batched)
         print(json.dumps(content, indent=2))
     elif digest is None:
         print(_plan_text(plan))
@@ -123,7 +132,8 @@ def _plan_text(plan: PackagePlan) -> str:
         right=("BYTES", "BUCKETS", "BUCKET"),
     )
     sums = f"root {format_bytes(plan.root_bytes)}, shards {format_bytes(plan.split_bytes)} in all"
-    return f"{table}\n{sums}, limit {format_bytes(plan.max_shard_bytes)}"
+    text = f"{table}\n{sums}, limit {format_bytes(plan.max_shard_bytes)}"
+    return text if plan.batched is None else f"{text}\n\n{plan_text(plan.batched)}"
 
 
 def run_verify(options: argparse.Namespace) -> int:
@@ -133,7 +143,7 @@ def run_verify(options: argparse.Namespace) -> int:
         return _verify_files(repository, options)
     if not options.saved_model.is_dir():
         raise NotFoundError(f"--saved-model {options.saved_model}: no such directory")
-    _quiet_tensorflow()
+    quiet_tensorflow()
     import partition
 
     report = partition.verify_package(
@@ -172,20 +182,3 @@ def _verify_files(repository: Repository, options: argparse.Namespace) -> int:
     else:
         print(f"{len(sizes)} blobs with {format_bytes(total)} are whole; package digest {manifest.digest}")
     return 0
-
-
-def _quiet_tensorflow() -> None:
-    """Make TensorFlow use the kernels that Tessera serves with, and keep its start-up chatter off the terminal.
-
-    No variable silences the chatter of its C++ side, which writes to file descriptor 2: that one goes nowhere, and
-    Python's own stderr gets a descriptor of its own. With TF_CPP_MIN_LOG_LEVEL set, everything is left as it is.
-    """
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
-    if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
-        return
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)
-    sys.stderr.flush()
-    sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    os.close(nowhere)

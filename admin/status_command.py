@@ -1,36 +1,96 @@
-"""`tessera status`: members, models, placement and bytes of a cluster, as its store has them."""
+"""`tessera status`: members, models, placement and bytes of a cluster, as its store has them; what its routers count.
+
+Batches are told per router and region: rows per batch, how long tasks waited, the part of padding in the rows, the
+device's time, and how many tasks were rejected (bounds) or dropped (deadlines).
+"""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from admin.arguments import add_cluster, add_output
+from admin.discovery import running_cluster
+from admin.progress import say
+from admin.router_stats import Answer, RouterTls, ask_for_window, summarise
+from admin.status_text import as_text
 from admin.stores import open_store
-from admin.table import render
 from placement.keys import Keys
 from placement.snapshot import ClusterSnapshot, ModelView, replace_all
-from tessera.settings import format_bytes
+from tessera.errors import InvalidArgumentError, UnavailableError
+
+MAX_WINDOW_S = 3600
 
 
 def add_to(verbs: Any) -> None:
     """Add the verb to the command line."""
     parser = verbs.add_parser("status", help="show members, models, placement and bytes", description=__doc__)
     add_cluster(parser)
+    parser.add_argument(
+        "--router",
+        action="append",
+        metavar="HOST:PORT",
+        help="ask only this router, without etcd; may be repeated (default: all routers of the cluster)",
+    )
+    parser.add_argument("--router-ca", default="", metavar="FILE", help="CA certificates for routers; turns TLS on")
+    parser.add_argument("--router-cert", default="", metavar="FILE", help="client certificate for routers")
+    parser.add_argument("--router-key", default="", metavar="FILE", help="private key of --router-cert")
+    parser.add_argument(
+        "--window-s",
+        type=float,
+        default=0.0,
+        metavar="SECONDS",
+        help="count what happens in that time from now (default: since the routers' start)",
+    )
     add_output(parser)
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> None:
-    """Read the store once and print it."""
-    snapshot = asyncio.run(_read(options))
-    content = describe(snapshot)
+    """Read the store once, ask the routers, print it.
+
+    Raises:
+        UnavailableError: the store does not answer, or none of the routers that were named.
+        InvalidArgumentError: a flag has a wrong value; names it.
+    """
+    if not 0 <= options.window_s <= MAX_WINDOW_S:
+        raise InvalidArgumentError(f"--window-s: got {options.window_s:g}, expected 0 to {MAX_WINDOW_S}")
+    if options.router_cert and not options.router_ca:
+        raise InvalidArgumentError("--router-ca must be given with --router-cert")
+    if bool(options.router_cert) != bool(options.router_key):
+        raise InvalidArgumentError("--router-cert and --router-key: expected both or none")
+    content = asyncio.run(_read(options))
     print(json.dumps(content, indent=2) if options.output == "json" else as_text(content))
 
 
-async def _read(options: argparse.Namespace) -> ClusterSnapshot:
+async def _read(options: argparse.Namespace) -> dict[str, Any]:
+    credentials = RouterTls(options.router_ca, options.router_cert, options.router_key).credentials()
+    routers = options.router or _router_without_store(options)
+    if routers:
+        answers = await ask_for_window(list(dict.fromkeys(routers)), credentials, options.window_s)
+        if all(answer.status is None for answer in answers.values()):
+            problems = "; ".join(f"router {address}: {answer.problem}" for address, answer in answers.items())
+            raise UnavailableError(problems)
+        return describe_routers({address: address for address in answers}, answers)
+    snapshot = await _snapshot(options)
+    addresses = {router: record.address for router, record in snapshot.routers.items()}
+    answers = await ask_for_window(list(dict.fromkeys(addresses.values())), credentials, options.window_s)
+    return describe(snapshot, answers)
+
+
+def _router_without_store(options: argparse.Namespace) -> list[str]:
+    """Return the router of a running `tessera up --in-process`, whose records only that process has."""
+    running = running_cluster(options.cluster) if not options.etcd else None
+    if running is None or running["etcd"]:
+        return []
+    say(f"cluster {options.cluster!r} keeps its records in its own memory: only its router is asked")
+    return [running["router"]]
+
+
+async def _snapshot(options: argparse.Namespace) -> ClusterSnapshot:
     store = open_store(options)
     keys = Keys(options.cluster)
     try:
@@ -39,8 +99,9 @@ async def _read(options: argparse.Namespace) -> ClusterSnapshot:
         await store.close()
 
 
-def describe(snapshot: ClusterSnapshot) -> dict[str, Any]:
-    """Return what is shown, as JSON values; a pure function of the snapshot."""
+def describe(snapshot: ClusterSnapshot, answers: Mapping[str, Answer]) -> dict[str, Any]:
+    """Return what is shown, as JSON values; a pure function of the snapshot and of the routers' answers by address."""
+    routers = describe_routers({id_: record.address for id_, record in snapshot.routers.items()}, answers)
     return {
         "servers": [
             {
@@ -61,10 +122,37 @@ def describe(snapshot: ClusterSnapshot) -> dict[str, Any]:
             }
             for server, member in sorted(snapshot.members.items())
         ],
-        "routers": [{"id": router, "address": record.address} for router, record in sorted(snapshot.routers.items())],
+        "routers": routers["routers"],
         "models": [_describe_model(name, view) for name, view in sorted(snapshot.models.items())],
-        "problems": [snapshot.problems[key] for key in sorted(snapshot.problems)],
+        "problems": [snapshot.problems[key] for key in sorted(snapshot.problems)] + routers["problems"],
     }
+
+
+def describe_routers(addresses: Mapping[str, str], answers: Mapping[str, Answer]) -> dict[str, Any]:
+    """Return what is shown of the routers alone; `addresses` by id, `answers` by address."""
+    found = [(id_, address, answers[address]) for id_, address in sorted(addresses.items())]
+    return {
+        "routers": [
+            {"id": id_, "address": address, "status": None if answer.status is None else summarise(answer.status)}
+            for id_, address, answer in found
+        ],
+        "problems": [problem for id_, _, answer in found for problem in _router_problems(id_, answer)],
+    }
+
+
+def _router_problems(id_: str, answer: Answer) -> list[str]:
+    if answer.status is None:
+        return [f"router {id_}: no answer: {answer.problem}"]
+    unused = [
+        f"router {id_}: batching policy for {entry}: there is no such region"
+        for entry in answer.status["unused_policies"]
+    ]
+    return unused + [
+        f"router {id_}: {region['model']} version {region['version']}: region {region['region']} is not batched: "
+        f"{region['refused']}"
+        for region in answer.status["regions"]
+        if region["refused"]
+    ]
 
 
 def _describe_model(name: str, view: ModelView) -> dict[str, Any]:
@@ -89,51 +177,3 @@ def _describe_model(name: str, view: ModelView) -> dict[str, Any]:
             "error": operation.error,
         },
     }
-
-
-def as_text(content: dict[str, Any]) -> str:
-    """Return `describe`'s result as tables for people."""
-    parts = [
-        render(
-            ("SERVER", "ADDRESS", "STATE", "DOMAIN", "BYTES", "CAPACITY", "SLOTS"),
-            [
-                (
-                    s["id"],
-                    s["address"],
-                    s["state"],
-                    s["domain"],
-                    format_bytes(s["bytes_used"]),
-                    format_bytes(s["capacity_bytes"]),
-                    ", ".join(f"{model} {slots}" for model, slots in s["slots"].items()) or "-",
-                )
-                for s in content["servers"]
-            ],
-            right=("BYTES", "CAPACITY"),
-        ),
-        render(("ROUTER", "ADDRESS"), [(r["id"], r["address"]) for r in content["routers"]]),
-        render(
-            ("MODEL", "VERSIONS", "EPOCH", "SLOTS", "REPLICAS", "SERVERS", "OPERATION"),
-            [
-                (
-                    m["name"],
-                    ", ".join(_version(v) for v in m["versions"]) or "-",
-                    m["epoch"] or "-",
-                    m["slots"],
-                    m["replicas"],
-                    len(m["servers"]),
-                    f"{m['operation']['kind']} {m['operation']['state']}" if m["operation"] else "-",
-                )
-                for m in content["models"]
-            ],
-            right=("EPOCH", "SLOTS", "REPLICAS", "SERVERS"),
-        ),
-    ]
-    failing = [f"{s['id']}: cannot hold its part: {s['error']}" for s in content["servers"] if s["error"]]
-    if problems := failing + content["problems"]:
-        parts.append("PROBLEMS\n" + "\n".join(problems))
-    return "\n\n".join(parts)
-
-
-def _version(version: dict[str, Any]) -> str:
-    labels = f" ({', '.join(version['labels'])})" if version["labels"] else ""
-    return f"{version['version']}{labels}"

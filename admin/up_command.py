@@ -62,6 +62,7 @@ def add_to(verbs: Any) -> None:
     parser.add_argument(
         "--pollers", type=int, default=0, help="threads that serve in each process (default: one per core)"
     )
+    _add_batching(parser)
     for part in ("router", "server", "etcd"):
         parser.add_argument(
             f"--{part}-cpus",
@@ -76,6 +77,41 @@ def add_to(verbs: Any) -> None:
         "--ready-file", default="", metavar="FILE", help="file that gets addresses and pids as JSON once all serves"
     )
     parser.set_defaults(run=run)
+
+
+def _add_batching(parser: argparse.ArgumentParser) -> None:
+    files = parser.add_mutually_exclusive_group()
+    files.add_argument(
+        "--batching-policy-file",
+        default="",
+        metavar="FILE",
+        help="TOML file with the policy of each batched region; read again when it changes",
+    )
+    files.add_argument(
+        "--batching-parameters-file",
+        default="",
+        metavar="FILE",
+        help="TensorFlow Serving's batching parameters instead; read again when it changes",
+    )
+    files.add_argument(
+        "--no-batching",
+        dest="enable_batching",
+        action="store_false",
+        help="run the regions that models mark for batching request by request",
+    )
+    parser.add_argument(
+        "--max-in-flight-batches",
+        type=int,
+        default=0,
+        metavar="N",
+        help="batches that a device runs at once; 0: one or two, whichever is faster (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--metrics-port",
+        type=int,
+        metavar="PORT",
+        help="port of 127.0.0.1 where the router serves metrics for Prometheus; 0: any free one (default: none)",
+    )
 
 
 def cpu_set(text: str) -> frozenset[int]:
@@ -108,9 +144,11 @@ def _check(options: argparse.Namespace) -> None:
     """Refuse at once what would fail only after processes were started.
 
     Raises:
-        InvalidArgumentError: a number is out of its range; names the flag.
+        InvalidArgumentError: a number is out of its range, or a policy file is wrong; names the flag.
         UnavailableError: the router's port is taken.
     """
+    from router.batch_policies import check_policy_file  # here: only this verb needs the parsers of policies
+
     if options.shards < 0:
         raise InvalidArgumentError(f"--shards: got {options.shards}, expected at least 0")
     if not 1 <= options.replicas <= max(1, options.shards):
@@ -119,6 +157,11 @@ def _check(options: argparse.Namespace) -> None:
         )
     if not 0 <= options.port < 1 << 16:
         raise InvalidArgumentError(f"--port: got {options.port}, expected 0 to 65535")
+    if options.max_in_flight_batches < 0:
+        raise InvalidArgumentError(f"--max-in-flight-batches: got {options.max_in_flight_batches}, expected at least 0")
+    if options.metrics_port is not None and not 0 <= options.metrics_port < 1 << 16:
+        raise InvalidArgumentError(f"--metrics-port: got {options.metrics_port}, expected 0 to 65535")
+    check_policy_file(options)
     if options.in_process and options.server_memory_bytes:
         raise InvalidArgumentError("--server-memory-bytes: cannot be given with --in-process, which has one process")
     with socket.socket() as probe:
@@ -147,6 +190,11 @@ def _run_in_process(options: argparse.Namespace, models: dict[str, list[int]], s
         cluster=options.cluster,
         retry_delay_s=options.retry_delay_s,
         pollers=options.pollers,
+        enable_batching=options.enable_batching,
+        batching_policy_file=options.batching_policy_file,
+        batching_parameters_file=options.batching_parameters_file,
+        max_in_flight_batches=options.max_in_flight_batches,
+        metrics_port=options.metrics_port,
         timeout_s=options.timeout_s,
         say=say,
     )

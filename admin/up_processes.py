@@ -44,6 +44,7 @@ def run_processes(options: argparse.Namespace, models: dict[str, list[int]], sto
         router_arguments=(
             f"--retry-delay-s={options.retry_delay_s}",
             f"--busy-poll-us={options.busy_poll_us}",
+            *batching_flags(options),
             *pollers,
         ),
         server_arguments=pollers,
@@ -70,6 +71,21 @@ def run_processes(options: argparse.Namespace, models: dict[str, list[int]], sto
             say(f"logs are in {cluster.children.log_dir}")
         else:
             shutil.rmtree(directory, ignore_errors=True)
+
+
+def batching_flags(options: argparse.Namespace) -> list[str]:
+    """Return the router's flags for those of `tessera up` that are about batching and metrics."""
+    flags = [
+        f"--enable-batching={'true' if options.enable_batching else 'false'}",
+        f"--max-in-flight-batches={options.max_in_flight_batches}",
+    ]
+    if options.batching_policy_file:
+        flags.append(f"--batching-policy-file={options.batching_policy_file}")
+    if options.batching_parameters_file:
+        flags.append(f"--batching-parameters-file={options.batching_parameters_file}")
+    if options.metrics_port is not None:
+        flags.append(f"--metrics-port={options.metrics_port}")
+    return flags
 
 
 async def _load_while_running(cluster: LocalCluster, options: argparse.Namespace, models: dict[str, list[int]]) -> None:

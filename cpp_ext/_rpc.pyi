@@ -123,12 +123,17 @@ class Fanout:
         retry_delay_s: float = 0.05,
         retry_budget_tokens: int = 1024,
         max_message_bytes: int = ...,
+        max_in_flight_lookups_per_server: int = 2,
         pollers: int = 1,
         tls_root_ca: bytes = b"",
         tls_certificate: bytes = b"",
         tls_private_key: bytes = b"",
     ) -> None:
-        """Use the pollers of `server`, or `pollers` threads of its own. A sub-request without an answer after `retry_delay_s` is sent to a replica too; the first answer wins."""
+        """Use the pollers of `server`, or `pollers` threads of its own. A sub-request without an answer after `retry_delay_s` is sent to a replica too; the first answer wins.
+
+        While `max_in_flight_lookups_per_server` RPCs of a route are in flight to a server, further sub-requests wait and share the next RPC; 0: nothing waits, nothing is merged.
+        What does not fit into `max_message_bytes` goes in several RPCs.
+        """
     def route(
         self,
         *,
@@ -144,6 +149,6 @@ class Fanout:
     def capsule(self) -> Capsule:
         """Return the `TESSERA_FANOUT_CAPSULE` of this process (one table for every Fanout)."""
     def stats(self) -> dict[str, Any]:
-        """Return: lookups, subrequests, retries, hedges, failures, and `servers`: id → {subrequests, failures, in_flight, suspect}."""
+        """Return: lookups, subrequests (what lookups asked of one server each), rpcs (that carried them; subrequests / rpcs is the mean number of members), merged (sub-requests that shared an RPC), retries, hedges, failures, newest_epochs, and `servers`: id → {subrequests, rpcs, failures, in_flight, suspect}."""
     def stop(self) -> None:
         """Cancel what runs and join own threads. REQUIRED: before the server's `stop`."""

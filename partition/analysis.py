@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.python.framework import dtypes
 
+from batching.search import Batched
+from partition.batched import BatchOptions, batch_model
 from partition.bundle import CHUNK_BYTES, Bundle, Region
 from partition.graph import Edge, Graph
 from partition.plan import Candidate, Decision, plan
 from partition.rewrite import SignatureEdges
-from partition.saved_model import INIT_SIGNATURE, FlatModel, read_saved_model, tidy
+from partition.samples import id_limits
+from partition.saved_model import INIT_SIGNATURE, FlatModel, Rewrite, read_saved_model, tidy
 from partition.tables import TableUses, trace_uses
 from partition.variables import Variable, blob_node, find_variables, to_values
 from tessera.errors import DataLossError
@@ -65,12 +69,14 @@ class PackagePlan:
         graph: of signatures and init op, variables as values.
         variables: in the order of the graph; tables of the manifest keep this order.
         max_shard_bytes: the limit that was planned for.
+        batched: which regions were put between a pair, and which were not; None if none were looked for.
     """
 
     model: FlatModel
     graph: Graph
     variables: tuple[PlannedVariable, ...]
     max_shard_bytes: int
+    batched: Batched | None = None
 
     @property
     def rows(self) -> list[PlanRow]:
@@ -112,8 +118,11 @@ def plan_package(
     split: Sequence[str] = (),
     keep: Sequence[str] = (),
     signatures: Sequence[str] | None = None,
+    batch: BatchOptions | None = None,
 ) -> PackagePlan:
     """Return what partitioning a SavedModel would do. Reads its graph and the index of its variables, no weights.
+
+    With `batch` it also reads the weights of the regions that it finds, and measures them: seconds for each.
 
     Args:
         saved_model_dir: never written to.
@@ -121,12 +130,37 @@ def plan_package(
         split: shell patterns of variables to split in any case.
         keep: shell patterns of variables to keep in the root in any case.
         signatures: which to keep; None keeps all.
+        batch: which regions to batch; None: none.
 
     Raises:
         NotFoundError, DataLossError, InvalidArgumentError, FailedPreconditionError, UnimplementedError: see
-            `read_saved_model`, `find_variables`, `to_values`, `Bundle` and `plan`.
+            `read_saved_model`, `find_variables`, `to_values`, `Bundle`, `plan` and `batch_model`.
     """
-    model = read_saved_model(Path(saved_model_dir), signatures=signatures)
+    directory = Path(saved_model_dir)
+    first = _plan(directory, max_shard_bytes, split, keep, signatures, None)
+    if batch is None:
+        return first
+    remote = frozenset(node for p in first.variables if p.decision.split for node in p.variable.nodes)
+    limits = id_limits(first.graph)
+    batched: list[Batched] = []
+
+    def rewrite(model: FlatModel) -> GraphDef:
+        batched.append(batch_model(model, batch, remote=remote, limits=limits))
+        return batched[0].graph_def
+
+    second = _plan(directory, max_shard_bytes, split, keep, signatures, rewrite)
+    return replace(second, batched=batched[0])
+
+
+def _plan(
+    directory: Path,
+    max_shard_bytes: int,
+    split: Sequence[str],
+    keep: Sequence[str],
+    signatures: Sequence[str] | None,
+    rewrite: Rewrite | None,
+) -> PackagePlan:
+    model = read_saved_model(directory, signatures=signatures, rewrite=rewrite)
     variables = find_variables(model)
     regions = {}
     if variables:

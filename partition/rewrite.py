@@ -1,7 +1,8 @@
 """Replaces the gathers of split tables by as few `TesseraLookup` ops as possible.
 
 Gathers join one op when they are on the same level (the number of lookups before them on the longest path), are
-reached by the same signatures, and run in the same context. On a path levels only rise, so joining makes no cycle.
+reached by the same signatures, run in the same context, and are in the same batched region or in none. On a path
+levels only rise, so joining makes no cycle.
 """
 
 from __future__ import annotations
@@ -64,7 +65,8 @@ def rewrite(
     """
     order = graph.order()
     where = contexts(graph, order)
-    groups = _groups(graph, order, where, tables, signatures)
+    inside = batched_regions(graph)
+    groups = _groups(graph, order, where, inside, tables, signatures)
     fixed = set(targets)
     for table in tables:
         # Where the table flowed through loops and branches a scalar flows now: the lookups there wait for it.
@@ -73,7 +75,7 @@ def rewrite(
         for name in table.shapes:
             _constant_shape(graph, name, table, where)
     for number, group in enumerate(groups):
-        _lookup(graph, number, group, where, fixed)
+        _lookup(graph, number, group, where, inside, fixed)
     graph.drop_idle_waits()
     graph.prune(targets)
 
@@ -88,6 +90,7 @@ def _groups(
     graph: Graph,
     order: list[str],
     where: dict[str, Context],
+    inside: dict[str, str],
     tables: Sequence[SplitTable],
     signatures: Mapping[str, SignatureEdges],
 ) -> list[list[_Gather]]:
@@ -100,11 +103,28 @@ def _groups(
         name: graph.upstream({edge.node for edge in edges.outputs - edges.inputs}, fed=edges.inputs)
         for name, edges in signatures.items()
     }
-    groups: dict[tuple[int, frozenset[str], Context], list[_Gather]] = defaultdict(list)
+    groups: dict[tuple[int, frozenset[str], Context, str], list[_Gather]] = defaultdict(list)
     for name, gather in gathers.items():
         users = frozenset(signature for signature, nodes in reach.items() if name in nodes)
-        groups[levels[name], users, where[name]].append(gather)
+        groups[levels[name], users, where[name], inside.get(name, "")].append(gather)
     return sorted(groups.values(), key=lambda group: (levels[group[0].use.node], group[0].use.node))
+
+
+def batched_regions(graph: Graph) -> dict[str, str]:
+    """Return node → the TesseraBatch that it comes after, for nodes before the TesseraUnbatch of it."""
+    followers: dict[str, list[str]] = defaultdict(list)
+    for name in graph.nodes:
+        for edge in graph.data_inputs(name):
+            followers[edge.node].append(name)
+    inside: dict[str, str] = {}
+    for batch in [name for name, node in graph.nodes.items() if node.op == "TesseraBatch"]:
+        stack = [batch]
+        while stack:
+            for name in followers[stack.pop()]:
+                if graph.nodes[name].op != "TesseraUnbatch" and name not in inside:
+                    inside[name] = batch
+                    stack.append(name)
+    return inside
 
 
 def _table_edge(graph: Graph, node: str, where: dict[str, Context]) -> list[Edge]:
@@ -123,7 +143,14 @@ def _constant_shape(graph: Graph, name: str, table: SplitTable, where: dict[str,
     graph.replace(name, "Const", waits, **constant_attrs(values[op], types_pb2.DT_INT32 if op == "Rank" else out_type))
 
 
-def _lookup(graph: Graph, number: int, group: list[_Gather], where: dict[str, Context], fixed: set[str]) -> None:
+def _lookup(
+    graph: Graph,
+    number: int,
+    group: list[_Gather],
+    where: dict[str, Context],
+    inside: dict[str, str],
+    fixed: set[str],
+) -> None:
     inputs: list[Edge] = []
     controls: list[Edge] = []
     attrs = {
@@ -133,7 +160,9 @@ def _lookup(graph: Graph, number: int, group: list[_Gather], where: dict[str, Co
     for gather in group:
         name, table = gather.use.node, gather.table
         inputs.append(graph.data_inputs(name)[1])
-        controls += _table_edge(graph, name, where) + [edge for edge in graph.inputs(name) if edge.output < 0]
+        if name not in inside:  # a region runs when its inputs are there, and nothing may come in beside them
+            controls += _table_edge(graph, name, where)
+        controls += [edge for edge in graph.inputs(name) if edge.output < 0]
         attrs["Tids"].list.type.append(graph.attr(name, "Tindices").type)
         attrs["dtypes"].list.type.append(table.dtype)
         attrs["tables"].list.i.append(table.position)

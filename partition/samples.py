@@ -14,6 +14,8 @@ from partition.graph import Edge, Graph
 from tessera.manifest import Manifest, TensorSpec
 
 Inputs = Mapping[str, np.ndarray[Any, Any]]
+# Node → rows of the smallest table that its value indexes.
+Limits = Mapping[str, int]
 
 # Ids keep their value through these (in the input that is followed), so the tables behind them bound the input.
 _KEEP_VALUE = {
@@ -40,7 +42,11 @@ def sample_inputs(manifest: Manifest, package: Path, signature: str, *, samples:
     """
     saved_model = saved_model_pb2.SavedModel.FromString((package / "saved_model.pb").read_bytes())
     limits = id_limits(Graph(saved_model.meta_graphs[0].graph_def))
-    specs = manifest.signatures[signature].inputs
+    return make_samples(manifest.signatures[signature].inputs, limits, samples=samples, seed=seed)
+
+
+def make_samples(specs: Mapping[str, TensorSpec], limits: Limits, *, samples: int, seed: int) -> list[Inputs]:
+    """Return inputs of these shapes; see `sample_inputs`."""
     random = np.random.default_rng(seed)
     result: list[Inputs] = []
     for number in range(samples):
@@ -77,16 +83,19 @@ def _known_rows(graph: Graph, edge: Edge) -> int:
 
 
 def _limit(graph: Graph, edge: Edge, rows: int, limits: dict[str, int]) -> None:
-    stack = [edge.node]
+    stack = [edge]
     while stack:
-        name = stack.pop()
+        edge = stack.pop()
+        name = edge.node
         if limits.get(name, rows + 1) <= rows:
             continue
         limits[name] = rows
         op = graph.op(name)
         if op in _KEEP_VALUE:
             inputs, positions = graph.data_inputs(name), _KEEP_VALUE[op]
-            stack += [inputs[i].node for i in (range(len(inputs)) if positions is None else positions)]
+            stack += [inputs[i] for i in (range(len(inputs)) if positions is None else positions)]
+        elif op == "TesseraBatch":
+            stack.append(graph.data_inputs(name)[edge.output])
 
 
 def _sample(

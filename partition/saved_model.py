@@ -7,8 +7,8 @@ Grappler's function inlining alone does it: every call is inlined, and `While` a
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from google.protobuf.message import DecodeError
@@ -58,12 +58,19 @@ class FlatModel:
         return self.directory / "variables" / "variables"
 
 
-def read_saved_model(directory: Path, *, signatures: Sequence[str] | None = None) -> FlatModel:
+# Takes a model in functional form (calls inlined, `While` and `If` still ops) and returns its graph, changed.
+Rewrite = Callable[[FlatModel], GraphDef]
+
+
+def read_saved_model(
+    directory: Path, *, signatures: Sequence[str] | None = None, rewrite: Rewrite | None = None
+) -> FlatModel:
     """Read and flatten a SavedModel. Costs time and memory of its graph, not of its weights.
 
     Args:
         directory: holds `saved_model.pb`.
         signatures: which to keep; None keeps all.
+        rewrite: what is done to the functional form before loops and branches are flattened.
 
     Raises:
         NotFoundError: no SavedModel there, or no such signature; names it.
@@ -94,14 +101,18 @@ def read_saved_model(directory: Path, *, signatures: Sequence[str] | None = None
     index = directory / "variables" / "variables.index"
     fingerprint = hashlib.sha256(data)
     fingerprint.update(index.read_bytes() if index.is_file() else b"")
-    return FlatModel(
+    model = FlatModel(
         directory=directory,
         meta=meta,
-        graph=_flatten(meta, fetches, path),
+        graph=_inlined(meta, fetches, path, lower=rewrite is None),
         init_op=init_op,
         restore_op=restore_op,
         fingerprint=fingerprint.hexdigest(),
     )
+    if rewrite is None:
+        return model
+    meta.graph_def.CopyFrom(rewrite(model))
+    return replace(model, graph=_inlined(meta, fetches, path, lower=True))
 
 
 def _adopt_old_assets(meta: meta_graph_pb2.MetaGraphDef) -> None:
@@ -175,13 +186,14 @@ def tidy(graph: Graph, fetches: Sequence[str], opaque_op: str) -> Graph:
     return tidied
 
 
-def _flatten(meta: meta_graph_pb2.MetaGraphDef, fetches: Sequence[str], path: Path) -> Graph:
+def _inlined(meta: meta_graph_pb2.MetaGraphDef, fetches: Sequence[str], path: Path, *, lower: bool) -> Graph:
+    """Inline every call; `lower` says whether `While` and `If` become `Switch`, `Merge`, `Enter` too."""
     graph_def = GraphDef()
     graph_def.CopyFrom(meta.graph_def)
     for nodes in (graph_def.node, *(function.node_def for function in graph_def.library.function)):
         for node in nodes:
             if node.op.removeprefix("Stateless") in _FUNCTIONAL_OPS:
-                node.attr["_lower_using_switch_merge"].b = True
+                node.attr["_lower_using_switch_merge"].b = lower
     try:
         return Graph(_grappler(graph_def, fetches, "function_optimization"))
     except FailedPreconditionError as error:

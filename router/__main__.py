@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sys
 
+from router.batch_policies import check_policy_file
 from router.settings import RouterSettings
 from tessera.errors import SettingsError
 from tessera.process import exit_on_settings_error, run_until_signal, started_before, write_ready_file
@@ -17,6 +19,7 @@ def main() -> int:
     """Return the exit code."""
     try:
         settings = load(RouterSettings, "router", sys.argv[1:], description=__doc__ or "")
+        check_policy_file(settings)
     except SettingsError as error:
         return exit_on_settings_error("router", error)
     set_up_logging(settings.log_format, settings.log_level)
@@ -31,8 +34,10 @@ def main() -> int:
         store = connect(settings) if settings.etcd else None
         try:
             router = Router(settings, store)
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, router.reread_policies)
             if await started_before(stop, router.start()):
-                write_ready_file(settings.ready_file, {"address": router.address, "pid": os.getpid()})
+                ready = {"address": router.address, "metrics": router.metrics_address, "pid": os.getpid()}
+                write_ready_file(settings.ready_file, ready)
                 await stop.wait()
             await router.drain()
         finally:

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
+from batching.policy_file import PolicyFile
 from cpp_ext import _graph, _rpc
 from placement.records import PackageRef, Placement
 from placement.view import ClusterSnapshot
+from router.batch_policies import BatchPolicies, NamedGraph
 from router.catalog import Catalog, VersionState, VersionStatus
 from tessera.errors import DataLossError, NotFoundError, TesseraError
 from tessera.manifest import Manifest
@@ -49,11 +51,19 @@ class Models:
         repository: where packages are; None when only plain SavedModels are served.
         fanout: the client of the shard servers.
         predictor: what is published to.
+        policies: of the batched regions; what is loaded gets its own before it serves.
+        batching: False runs batched regions request by request.
+
+    Attributes:
+        graphs: what is loaded; replaced as a whole, so that any thread may read it.
     """
 
     repository: Repository | None
     fanout: _rpc.Fanout
     predictor: _graph.Predictor
+    policies: BatchPolicies
+    batching: bool = True
+    graphs: tuple[NamedGraph, ...] = ()
     _packages: dict[str, LoadedPackage] = field(default_factory=dict)
     _served: dict[str, _Served] = field(default_factory=dict)
     _plain: dict[str, tuple[int, _graph.Graph]] = field(default_factory=dict)
@@ -68,7 +78,8 @@ class Models:
             TesseraError: TensorFlow cannot load it.
         """
         version, path = find_saved_model(name, directory)
-        graph = await asyncio.to_thread(_graph.Graph.load, str(path))
+        graph = await asyncio.to_thread(_graph.Graph.load, str(path), name=f"{name}:{version}", batching=self.batching)
+        self.policies.apply(name, graph)
         self._plain[name] = (version, graph)
         self._statuses[name] = {version: VersionStatus(VersionState.AVAILABLE, signature_defs=graph.signature_defs)}
         self._publish()
@@ -121,8 +132,8 @@ class Models:
             reference.version: VersionStatus(VersionState.AVAILABLE, signature_defs=package.graph.signature_defs)
             for reference, package in packages
         }
-        self._publish()
         self._drop_unused_packages()
+        self._publish()
         _log.info(
             "model %s: serving epoch %d, versions %s",
             placement.model,
@@ -137,7 +148,9 @@ class Models:
             status = self._statuses.setdefault(model, {})
             status.setdefault(reference.version, VersionStatus(VersionState.LOADING))
             self._update_catalog()
-            self._packages[reference.digest] = await asyncio.to_thread(self._load, model, reference)
+            package = await asyncio.to_thread(self._load, model, reference)
+            self.policies.apply(model, package.graph)  # here and not earlier: the policies may have changed meanwhile
+            self._packages[reference.digest] = package
         return self._packages[reference.digest]
 
     def _load(self, model: str, reference: PackageRef) -> LoadedPackage:
@@ -154,7 +167,10 @@ class Models:
             weight.digest: str(self.repository.verify_blob(weight.digest, weight.bytes)) for weight in manifest.weights
         }
         directory = self.repository.package_dir(model, reference.version)
-        return LoadedPackage(manifest, _graph.Graph.load(str(directory), blobs=blobs))
+        name = f"{model}:{reference.version}"
+        return LoadedPackage(
+            manifest, _graph.Graph.load(str(directory), blobs=blobs, name=name, batching=self.batching)
+        )
 
     def _route(
         self, placement: Placement, reference: PackageRef, manifest: Manifest, addresses: tuple[str, ...]
@@ -184,7 +200,22 @@ class Models:
         for name, (version, graph) in self._plain.items():
             models[name] = [_graph.Version(version=version, graph=graph)]
         self.predictor.publish(models)
+        self.graphs = tuple(self._loaded())
         self._update_catalog()
+
+    def set_policies(self, policies: PolicyFile) -> list[str]:
+        """Batch by `policies` from now on, in what is loaded and what will be; return what changed, one line a region.
+
+        Raises:
+            InvalidArgumentError: the native core refuses a policy; names the field. Nothing was changed.
+        """
+        return self.policies.replace(policies, self._loaded())
+
+    def _loaded(self) -> Iterator[NamedGraph]:
+        for name, (version, graph) in self._plain.items():
+            yield NamedGraph(name, version, graph)
+        for package in self._packages.values():
+            yield NamedGraph(package.manifest.model, package.manifest.version, package.graph)
 
     def _update_catalog(self) -> None:
         labels: dict[str, Mapping[str, int]] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from dataclasses import dataclass
 
 from tessera.errors import SettingsError
@@ -14,6 +15,11 @@ class RouterSettings(ProcessSettings):
     """What a router can be told."""
 
     listen: str = setting("where clients reach this router: host:port or unix:path", "0.0.0.0:8500")
+    advertise: str = setting(
+        "address that is registered for `tessera status`; empty means --listen, with this machine's name where that "
+        "names no host",
+        "",
+    )
     router_id: str = setting("name of this router in the cluster; empty means host name and port", "")
     repository: str = setting("directory with packages and blobs; needed with --etcd", "")
     saved_model: tuple[str, ...] = setting(
@@ -31,6 +37,11 @@ class RouterSettings(ProcessSettings):
     retry_budget_tokens: int = setting(
         "retries and second requests allowed in a burst; every ten answers earn one more", 1024, minimum=1
     )
+    max_in_flight_lookups_per_server: int = setting(
+        "requests to one shard server at once; what further lookups ask of it shares the next one; 0 means no sharing",
+        2,
+        minimum=0,
+    )
     busy_poll_us: int = setting(
         "how long a poller that awaits shard servers looks for their answers before it sleeps, microseconds; 200 takes "
         "some tens of microseconds off a request on an idle router and costs CPU time that would have been idle",
@@ -42,13 +53,41 @@ class RouterSettings(ProcessSettings):
     shard_tls_key: str = setting("file with the private key of --shard-tls-cert", "")
     intra_op_threads: int = setting("threads that one large operation may use; 0 means one per core", 0, minimum=0)
     onednn: bool = setting("use oneDNN kernels: faster for large layers, slower for small ones", False)
+    enable_batching: bool = setting(
+        "batch the regions that a model's graph marks for it; false runs them request by request; graphs without "
+        "regions are the same either way",
+        True,
+    )
+    batching_policy_file: str = setting(
+        "TOML file with the policy of each batched region; read again when it changes and on SIGHUP", ""
+    )
+    batching_parameters_file: str = setting(
+        "TensorFlow Serving's batching parameters (text proto) instead of --batching-policy-file; read again likewise",
+        "",
+    )
+    max_in_flight_batches: int = setting(
+        "batches that a device runs at once; 0 means one or two, whichever is found to be faster", 0, minimum=0
+    )
+    inline_budget_micros: int = setting(
+        "a batch that is expected to take longer runs on a thread of its own instead of that of the request that "
+        "completes it, microseconds",
+        5000,
+        minimum=0,
+    )
+    metrics_port: int | None = setting(
+        "port for Prometheus on the host of --listen: HTTP without TLS, /monitoring/prometheus/metrics and /metrics; "
+        "0 takes a free one; without it there is none",
+        None,
+        minimum=0,
+    )
     tensor_content: bool = setting("answer in tensor_content instead of the typed fields that most clients read", False)
 
     def __post_init__(self) -> None:
         """Refuse settings that contradict each other.
 
         Raises:
-            SettingsError: nothing to serve, a placement without a repository, or half of a certificate and key.
+            SettingsError: nothing to serve, a placement without a repository, half of a certificate and key, or
+                settings of batching that exclude each other.
         """
         super().__post_init__()
         self.check_together("shard_tls_cert", "shard_tls_key")
@@ -57,3 +96,18 @@ class RouterSettings(ProcessSettings):
             raise SettingsError("--etcd or --saved-model must be given: there is nothing to serve without either")
         if self.etcd and not self.repository:
             raise SettingsError("--repository must be given with --etcd")
+        if self.batching_policy_file and self.batching_parameters_file:
+            raise SettingsError("--batching-policy-file and --batching-parameters-file: expected only one of them")
+        self.check_needs("batching_policy_file", "enable_batching")
+        self.check_needs("batching_parameters_file", "enable_batching")
+        if self.metrics_port is not None and self.metrics_port >= 1 << 16:
+            raise SettingsError(f"--metrics-port: got {self.metrics_port}, expected 0 to 65535")
+        if self.metrics_port is not None and self.listen.startswith("unix:"):
+            raise SettingsError(f"--metrics-port: needs the host of --listen, got --listen={self.listen}")
+
+    def advertised(self, address: str) -> str:
+        """Return what is registered by a router that listens on `address`."""
+        host, _, port = address.rpartition(":")
+        if self.advertise or host not in ("", "0.0.0.0", "[::]"):
+            return self.advertise or address
+        return f"{socket.gethostname()}:{port}"  # "every address" means nothing elsewhere

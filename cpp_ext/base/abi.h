@@ -20,7 +20,7 @@ extern "C" {
 #endif
 
 // Raised by every incompatible change; each side refuses a table with another number.
-#define TESSERA_ABI_VERSION 1
+#define TESSERA_ABI_VERSION 2
 #define TESSERA_NO_DEADLINE INT64_MAX
 
 #define TESSERA_HANDLER_CAPSULE "tessera.handler"
@@ -49,12 +49,23 @@ typedef struct TesseraCallApi {
                  size_t response_size, void (*free_response)(void* free_arg), void* free_arg);
 } TesseraCallApi;
 
+// For a handler that would rather see all calls that are ready before it works on the first. A poller calls `begin`,
+// hands out what is ready for as long as `pending` returns nonzero, and calls `end`, all on its thread; none of them
+// may block, but `end` may work as `handle` may.
+typedef struct TesseraBurst {
+  void (*begin)(void* context);
+  // Whether something waits for the end of the burst.
+  int (*pending)(void* context);
+  void (*end)(void* context);
+} TesseraBurst;
+
 // A handler of one or more unary methods. Lives as long as the server that serves it.
 typedef struct TesseraHandler {
   uint32_t abi_version;
   void* context;
   // Runs on a poller thread; must not block. Ends in exactly one `api->finish`, now or later, on any thread.
   void (*handle)(void* context, const TesseraCallApi* api, TesseraCall* call);
+  const TesseraBurst* burst;  // null: each call is handled for itself
 } TesseraHandler;
 
 // --- Fan-out: ops ask `_rpc` for rows of tables that live on shard servers -------------------------------

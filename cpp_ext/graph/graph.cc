@@ -135,7 +135,9 @@ absl::StatusOr<std::shared_ptr<LoadedGraph>> LoadedGraph::Load(const std::string
   if (status.ok()) status = self->LoadSession(path, meta_graph);
   if (!status.ok()) return CleanStatus(status);
   self->signature_defs_ = SerializeSignatures(meta_graph);
-  self->BuildRunnables(&meta_graph, options.sessions_only);
+  self->batch_groups_ = std::make_unique<BatchGroups>(options.lane == nullptr ? &CpuLane() : options.lane,
+                                                      options.name.empty() ? path : options.name);
+  self->BuildRunnables(&meta_graph, options);
   return self;
 }
 
@@ -149,13 +151,13 @@ absl::Status LoadedGraph::LoadSession(const std::string& path, const tf::MetaGra
   return tf::RestoreSession(tf::RunOptions(), meta_graph, path, &session_);
 }
 
-void LoadedGraph::BuildRunnables(tf::MetaGraphDef* meta_graph, bool sessions_only) {
+void LoadedGraph::BuildRunnables(tf::MetaGraphDef* meta_graph, const LoadOptions& options) {
   const tf::DeviceMgr* devices = nullptr;
   std::unique_ptr<tf::GraphExecutionState> state;
   tf::DeviceSet device_set;
   absl::Status status = session_->LocalDeviceManager(&devices);
   ExecutorEnvironment environment{&options_, devices, nullptr};
-  if (status.ok() && sessions_only) status = absl::UnimplementedError("sessions were asked for");
+  if (status.ok() && options.sessions_only) status = absl::UnimplementedError("sessions were asked for");
   if (status.ok()) {
     environment.cpu = devices->HostCPU();
     for (tf::Device* device : devices->ListDevices()) device_set.AddDevice(device);
@@ -174,7 +176,7 @@ void LoadedGraph::BuildRunnables(tf::MetaGraphDef* meta_graph, bool sessions_onl
       runnable.reason_ = signature.status();
     } else {
       runnable.signature_ = *std::move(signature);
-      BuildRunnable(def, environment, state.get(), &runnable);
+      BuildRunnable(def, environment, state.get(), options.batching ? batch_groups_.get() : nullptr, &runnable);
     }
     const bool internal = absl::StartsWith(name, "__saved_model");  // TensorFlow's own; not for clients
     if (runnable.mode_ == RunMode::kCallable) {
@@ -183,15 +185,18 @@ void LoadedGraph::BuildRunnables(tf::MetaGraphDef* meta_graph, bool sessions_onl
       LOG(WARNING) << "signature " << name << " cannot be served: " << runnable.reason_.message();
     }
   }
+  for (const auto& [name, entry] : batch_groups_->entries()) {
+    if (!entry->refused().ok()) LOG(WARNING) << "region " << name << " is not batched: " << entry->refused().message();
+  }
 }
 
 void LoadedGraph::BuildRunnable(const tf::SignatureDef& def, const ExecutorEnvironment& environment,
-                                tf::GraphExecutionState* state, Runnable* runnable) {
+                                tf::GraphExecutionState* state, BatchGroups* batching, Runnable* runnable) {
   if (state != nullptr) {
-    auto executor = GraphExecutor::Build(environment, runnable->signature_, state);
+    auto executor = GraphExecutor::Build(environment, runnable->signature_, state, batching);
     if (executor.ok()) {
       runnable->executor_ = *std::move(executor);
-      runnable->mode_ = runnable->executor_->has_lookup() ? RunMode::kAsync : RunMode::kInline;
+      runnable->mode_ = runnable->executor_->needs_context() ? RunMode::kAsync : RunMode::kInline;
       runnable->reason_ = absl::OkStatus();
       return;
     }

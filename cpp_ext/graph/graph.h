@@ -11,6 +11,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "cpp_ext/graph/batch_groups.h"
 #include "cpp_ext/graph/executor.h"
 #include "cpp_ext/graph/session_runner.h"
 #include "cpp_ext/graph/signature.h"
@@ -19,7 +20,7 @@
 
 namespace tessera {
 
-// How a signature runs.
+// How a signature runs. kAsync: with lookups or batches; its steps need a context (a valid slot, and a pin).
 enum class RunMode { kInline, kAsync, kCallable, kRefused };
 
 // One signature with what runs it. Immutable, thread-safe.
@@ -27,6 +28,8 @@ class Runnable {
  public:
   const Signature& signature() const { return signature_; }
   RunMode mode() const { return mode_; }
+  // Null unless the mode is kInline or kAsync.
+  const GraphExecutor* executor() const { return executor_.get(); }
   // Why the mode is kCallable or kRefused.
   const absl::Status& reason() const { return reason_; }
   // Whether a cancellation can reach a step while it runs.
@@ -53,6 +56,9 @@ struct LoadOptions {
   std::map<std::string, std::string> blobs;  // SHA-256 (hex) → file
   int intra_op_threads = 0;                  // Eigen's pool, shared by the process; 0: one a core
   bool sessions_only = false;                // for tests: run everything as kCallable
+  std::string name;                          // "model:version", for messages
+  bool batching = true;                      // false: TesseraBatch passes its tensors through
+  BatchLane* lane = nullptr;                 // null: the process's lane for the CPU
 };
 
 // Immutable after Load; thread-safe. Destruction may take long (it frees the
@@ -71,17 +77,20 @@ class LoadedGraph {
   const std::string& signature_defs() const { return signature_defs_; }
   // Highest table position that a TesseraLookup names, plus one.
   int64_t lookup_tables() const { return lookup_tables_; }
+  // The regions that are batched; their policies may be changed while the graph serves.
+  BatchGroups& batch_groups() const { return *batch_groups_; }
 
  private:
   LoadedGraph() = default;
   absl::Status LoadSession(const std::string& path, const tensorflow::MetaGraphDef& meta_graph);
-  void BuildRunnables(tensorflow::MetaGraphDef* meta_graph, bool sessions_only);
+  void BuildRunnables(tensorflow::MetaGraphDef* meta_graph, const LoadOptions& options);
   void BuildRunnable(const tensorflow::SignatureDef& def, const ExecutorEnvironment& environment,
-                     tensorflow::GraphExecutionState* state, Runnable* runnable);
+                     tensorflow::GraphExecutionState* state, BatchGroups* batching, Runnable* runnable);
 
   tensorflow::SessionOptions options_;
   std::string signature_defs_;
   int64_t lookup_tables_ = 0;
+  std::unique_ptr<BatchGroups> batch_groups_;
   // Destroyed from the last to the first: runnables use the session's devices,
   // whose variables are blobs' tensors.
   std::unique_ptr<BlobSet> blobs_;

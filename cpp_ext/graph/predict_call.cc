@@ -68,11 +68,13 @@ absl::Status PredictCall::Prepare() {
   status = DecodeInputs(signature);
   if (status.ok()) status = signature.SelectOutputs(request_.output_filter, &outputs_);
   if (!status.ok() || runnable_->mode() != RunMode::kAsync) return status;
-  if (!step_.slot().valid()) return absl::ResourceExhaustedError("too many requests with lookups are in flight");
+  if (!step_.slot().valid())
+    return absl::ResourceExhaustedError("too many requests with lookups or batches are in flight");
   StepContext& context = step_.slot().context();
   context.fanout = pin_->fanout();
   context.route = pin_->route();
   context.deadline_ns = deadline_ns_;
+  step_.set_pin(pin_);
   return status;
 }
 

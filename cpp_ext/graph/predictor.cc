@@ -3,14 +3,26 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "cpp_ext/batch/lane.h"
 #include "cpp_ext/graph/predict_call.h"
 
 namespace tessera {
 
+namespace {
+
+// Requests that are ready together share a batch, instead of the first one running alone before the second is read.
+const TesseraBurst kBurst = {
+    [](void*) { BatchLane::BeginBurst(); },
+    [](void*) { return BatchLane::BurstPending() ? 1 : 0; },
+    [](void*) { BatchLane::EndBurst(); },
+};
+
+}  // namespace
+
 Predictor::Predictor(int64_t max_in_flight, bool tensor_content)
     : max_in_flight_(max_in_flight),
       tensor_content_(tensor_content),
-      handler_{TESSERA_ABI_VERSION, this, &Predictor::Handle} {}
+      handler_{TESSERA_ABI_VERSION, this, &Predictor::Handle, &kBurst} {}
 
 Predictor::~Predictor() {
   std::unique_lock<std::mutex> lock(mu_);

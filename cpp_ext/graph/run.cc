@@ -49,11 +49,13 @@ absl::StatusOr<NamedTensors> RunAndWait(std::shared_ptr<const ServedVersion> ver
   if (!status.ok()) return status;
   const bool has_context = runnable->mode() == RunMode::kAsync;
   if (has_context) {
-    if (!step.slot().valid()) return absl::ResourceExhaustedError("too many requests with lookups are in flight");
+    if (!step.slot().valid())
+      return absl::ResourceExhaustedError("too many requests with lookups or batches are in flight");
     StepContext& context = step.slot().context();
     context.fanout = version->fanout();
     context.route = version->route();
     context.deadline_ns = DeadlineNs(timeout);
+    step.set_pin(version);
   }
   step.set_done(
       [](void* arg, absl::Status ended) {

@@ -7,8 +7,11 @@
 #ifndef TESSERA_CPP_EXT_GRAPH_STEP_H_
 #define TESSERA_CPP_EXT_GRAPH_STEP_H_
 
+#include <algorithm>
 #include <memory>
+#include <mutex>
 #include <optional>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -20,6 +23,16 @@
 #include "tensorflow/core/framework/tensor.h"
 
 namespace tessera {
+
+class ServedVersion;
+
+// A loop whose steps are batched; told when a request is in it.
+class BatchedLoop {
+ public:
+  virtual ~BatchedLoop() = default;
+  virtual void Enter() = 0;
+  virtual void Leave() = 0;
+};
 
 class Step : public tensorflow::CallFrameInterface {
  public:
@@ -42,6 +55,7 @@ class Step : public tensorflow::CallFrameInterface {
     results_.clear();
     container_.reset();
     rendezvous_.reset();
+    pin_ = nullptr;
   }
 
   std::vector<tensorflow::Tensor>& args() { return args_; }
@@ -56,9 +70,38 @@ class Step : public tensorflow::CallFrameInterface {
     done_ = done;
     done_arg_ = arg;
   }
-  void Finish(absl::Status status) { done_(done_arg_, std::move(status)); }
+  void Finish(absl::Status status) {
+    for (BatchedLoop* loop : std::exchange(loops_, {})) loop->Leave();
+    done_(done_arg_, std::move(status));
+  }
+
+  // What the step's graph and route belong to. Kept until Clear, and by batches that the step takes part in, which may
+  // go on after its end. REQUIRED for graphs with batches.
+  void set_pin(std::shared_ptr<const ServedVersion> pin) { pin_ = std::move(pin); }
+  const std::shared_ptr<const ServedVersion>& pin() const { return pin_; }
+
+  // The step is inside `loop` from its first batched op in it until LeaveLoop or its end. Any thread of the step.
+  void EnterLoop(BatchedLoop* loop) {
+    std::lock_guard<std::mutex> lock(loops_mu_);
+    if (std::find(loops_.begin(), loops_.end(), loop) != loops_.end()) return;
+    loops_.push_back(loop);
+    loop->Enter();
+  }
+  void LeaveLoop(BatchedLoop* loop) {
+    {
+      std::lock_guard<std::mutex> lock(loops_mu_);
+      const auto found = std::find(loops_.begin(), loops_.end(), loop);
+      if (found == loops_.end()) return;
+      loops_.erase(found);
+    }
+    loop->Leave();  // may start batches, and answer this step's calls
+  }
 
   // For the executor.
+  int64_t BeginContext() {
+    slot_.context().step = this;
+    return slot_.BeginStep();
+  }
   tensorflow::ScopedStepContainer* MakeContainer(int64_t step_id, tensorflow::ResourceMgr* resources) {
     container_.emplace(step_id, [resources](const std::string& name) { resources->Cleanup(name).IgnoreError(); });
     return &*container_;
@@ -87,6 +130,9 @@ class Step : public tensorflow::CallFrameInterface {
   std::optional<tensorflow::CancellationManager> cancellation_;
   std::optional<tensorflow::ScopedStepContainer> container_;
   std::optional<tensorflow::PrivateIntraProcessRendezvous> rendezvous_;
+  std::shared_ptr<const ServedVersion> pin_;
+  std::mutex loops_mu_;
+  std::vector<BatchedLoop*> loops_;  // guarded by loops_mu_ while the step runs
   Done done_ = nullptr;
   void* done_arg_ = nullptr;
 };

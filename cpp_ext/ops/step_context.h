@@ -36,7 +36,10 @@ class TESSERA_OPS_EXPORT StepError {
   std::string message_;
 };
 
+class Step;  // of the graph layer
+
 struct StepContext {
+  Step* step = nullptr;
   const TesseraFanoutApi* fanout = nullptr;  // null: the graph was loaded without a fan-out
   TesseraRoute* route = nullptr;             // borrowed from the version that the step pins
   int64_t deadline_ns = TESSERA_NO_DEADLINE;

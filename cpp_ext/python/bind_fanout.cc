@@ -90,6 +90,8 @@ class PyFanout {
     py::dict result;
     result["lookups"] = stats.lookups;
     result["subrequests"] = stats.subrequests;
+    result["rpcs"] = stats.rpcs;
+    result["merged"] = stats.merged;
     result["retries"] = stats.retries;
     result["hedges"] = stats.hedges;
     result["failures"] = stats.failures;
@@ -97,6 +99,7 @@ class PyFanout {
     for (const auto& [id, server] : stats.servers) {
       py::dict one;
       one["subrequests"] = server.subrequests;
+      one["rpcs"] = server.rpcs;
       one["failures"] = server.failures;
       one["in_flight"] = server.in_flight;
       one["suspect"] = server.suspect;
@@ -152,12 +155,14 @@ void BindFanout(py::module_& module) {
 
   py::class_<PyFanout>(module, "Fanout")
       .def(py::init([](const py::object& server, double retry_delay_s, uint32_t retry_budget_tokens,
-                       size_t max_message_bytes, int pollers, const py::bytes& tls_root_ca,
-                       const py::bytes& tls_certificate, const py::bytes& tls_private_key) {
+                       size_t max_message_bytes, uint32_t max_in_flight_lookups_per_server, int pollers,
+                       const py::bytes& tls_root_ca, const py::bytes& tls_certificate,
+                       const py::bytes& tls_private_key) {
              FanoutOptions options;
              options.retry_delay_ns = static_cast<int64_t>(retry_delay_s * 1e9);
              options.retry_budget_tokens = retry_budget_tokens;
              options.max_message_bytes = max_message_bytes;
+             options.max_in_flight_lookups_per_server = max_in_flight_lookups_per_server;
              options.tls_root_ca = tls_root_ca;
              options.tls_certificate = tls_certificate;
              options.tls_private_key = tls_private_key;
@@ -166,7 +171,8 @@ void BindFanout(py::module_& module) {
            }),
            py::arg("server") = py::none(), py::kw_only(), py::arg("retry_delay_s") = 0.05,
            py::arg("retry_budget_tokens") = 1024, py::arg("max_message_bytes") = size_t{256} << 20,
-           py::arg("pollers") = 1, py::arg("tls_root_ca") = py::bytes(), py::arg("tls_certificate") = py::bytes(),
+           py::arg("max_in_flight_lookups_per_server") = 2, py::arg("pollers") = 1,
+           py::arg("tls_root_ca") = py::bytes(), py::arg("tls_certificate") = py::bytes(),
            py::arg("tls_private_key") = py::bytes(), py::keep_alive<1, 2>())
       .def("route", &PyFanout::MakeRoute, py::kw_only(), py::arg("model"), py::arg("version"), py::arg("epoch"),
            py::arg("package_digest"), py::arg("targets"), py::arg("slots"), py::arg("tables"))

@@ -16,6 +16,7 @@
 #include "cpp_ext/graph/tensor_decode.h"
 #include "cpp_ext/graph/tensor_encode.h"
 #include "cpp_ext/graph/utf8.h"
+#include "cpp_ext/python/bind_batching.h"
 #include "cpp_ext/python/numpy_tensor.h"
 #include "cpp_ext/python/status_caster.h"
 #include "tensorflow/core/util/util.h"
@@ -51,6 +52,8 @@ struct Process {
   const TesseraFanoutApi* fanout = nullptr;
   int intra_op_threads = 0;
   bool onednn = false;
+  int64_t max_in_flight_batches = 0;
+  int64_t inline_budget_micros = LaneOptions().inline_budget_ns / 1000;
 };
 
 Process& TheProcess() {
@@ -67,8 +70,15 @@ T* FromCapsule(const py::object& object, const char* name, const char* argument)
   return nullptr;
 }
 
-void Configure(const py::object& fanout, int intra_op_threads, bool onednn) {
+void CheckNotNegative(const char* name, int64_t value) {
+  if (value < 0) Check(absl::InvalidArgumentError(absl::StrCat(name, ": got ", value, ", expected 0 or more")));
+}
+
+void Configure(const py::object& fanout, int intra_op_threads, bool onednn, int64_t max_in_flight_batches,
+               int64_t inline_budget_micros) {
   Process& process = TheProcess();
+  CheckNotNegative("max_in_flight_batches", max_in_flight_batches);
+  CheckNotNegative("inline_budget_micros", inline_budget_micros);
   if (intra_op_threads < 0) {
     Check(absl::InvalidArgumentError(
         absl::StrCat("intra_op_threads: got ", intra_op_threads, ", expected 0 (one a core) or more")));
@@ -79,8 +89,9 @@ void Configure(const py::object& fanout, int intra_op_threads, bool onednn) {
         absl::FailedPreconditionError(absl::StrCat("fanout: has ABI version ", api->abi_version, ", expected ",
                                                    TESSERA_ABI_VERSION, "; _rpc and _graph are of different builds")));
   }
-  if (process.configured &&
-      (api != process.fanout || intra_op_threads != process.intra_op_threads || onednn != process.onednn)) {
+  if (process.configured && (api != process.fanout || intra_op_threads != process.intra_op_threads ||
+                             onednn != process.onednn || max_in_flight_batches != process.max_in_flight_batches ||
+                             inline_budget_micros != process.inline_budget_micros)) {
     Check(
         absl::FailedPreconditionError("configure: was called before with other "
                                       "values, which a process cannot change"));
@@ -96,7 +107,11 @@ void Configure(const py::object& fanout, int intra_op_threads, bool onednn) {
     LOG(WARNING) << "oneDNN is on (TF_ENABLE_ONEDNN_OPTS), which costs small "
                     "models several microseconds a request";
   }
-  process = {true, fanout, api, intra_op_threads, onednn};
+  process = {true, fanout, api, intra_op_threads, onednn, max_in_flight_batches, inline_budget_micros};
+  LaneOptions lane;
+  lane.max_in_flight_batches = max_in_flight_batches;
+  lane.inline_budget_ns = inline_budget_micros * 1000;
+  CpuLane(lane);
 }
 
 const char* ModeName(RunMode mode) {
@@ -114,8 +129,11 @@ const char* ModeName(RunMode mode) {
 }
 
 std::shared_ptr<LoadedGraph> Load(const std::string& path, std::vector<std::string> tags,
-                                  std::optional<std::map<std::string, std::string>> blobs, bool sessions_only) {
+                                  std::optional<std::map<std::string, std::string>> blobs, bool sessions_only,
+                                  std::string name, bool batching) {
   LoadOptions options;
+  options.name = std::move(name);
+  options.batching = batching;
   options.tags = std::move(tags);
   if (blobs.has_value()) options.blobs = *std::move(blobs);
   options.intra_op_threads = TheProcess().intra_op_threads;
@@ -213,18 +231,22 @@ py::bytes Recode(const std::string& tensor_proto, bool tensor_content) {
 
 void BindGraph(py::module_& module) {
   module.def("configure", &Configure, py::kw_only(), py::arg("fanout") = py::none(), py::arg("intra_op_threads") = 0,
-             py::arg("onednn") = false);
+             py::arg("onednn") = false, py::arg("max_in_flight_batches") = 0,
+             py::arg("inline_budget_micros") = LaneOptions().inline_budget_ns / 1000);
   module.def("recode_tensor", &Recode, py::arg("tensor_proto"), py::kw_only(), py::arg("tensor_content") = false);
 
-  py::class_<LoadedGraph, std::shared_ptr<LoadedGraph>>(module, "Graph")
+  GraphClass graph(module, "Graph");
+  graph
       .def_static("load", &Load, py::arg("path"), py::kw_only(), py::arg("tags") = std::vector<std::string>{"serve"},
-                  py::arg("blobs") = py::none(), py::arg("sessions_only") = false)
+                  py::arg("blobs") = py::none(), py::arg("sessions_only") = false, py::arg("name") = "",
+                  py::arg("batching") = true)
       .def_property_readonly("signatures", &Signatures)
       .def_property_readonly("signature_defs",
                              [](const LoadedGraph& graph) { return py::bytes(graph.signature_defs()); })
       .def_property_readonly("lookup_tables", &LoadedGraph::lookup_tables)
       .def("run", &Run, py::arg("signature"), py::arg("inputs"), py::kw_only(), py::arg("route") = py::none(),
            py::arg("timeout_s") = 60.0);
+  BindBatching(module, graph);
 
   py::class_<ServedVersion, std::shared_ptr<ServedVersion>>(module, "Version")
       .def(py::init(&MakeVersion), py::kw_only(), py::arg("version"), py::arg("graph"), py::arg("route") = py::none(),

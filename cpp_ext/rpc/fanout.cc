@@ -95,6 +95,8 @@ FanoutStats Fanout::Stats() const {
   FanoutStats stats;
   stats.lookups = lookups_.load(std::memory_order_relaxed);
   stats.subrequests = subrequests_.load(std::memory_order_relaxed);
+  stats.rpcs = rpcs_.load(std::memory_order_relaxed);
+  stats.merged = merged_.load(std::memory_order_relaxed);
   stats.retries = retries_.load(std::memory_order_relaxed);
   stats.hedges = hedges_.load(std::memory_order_relaxed);
   stats.failures = failures_.load(std::memory_order_relaxed);
@@ -106,6 +108,7 @@ FanoutStats Fanout::Stats() const {
     // A server that came back at another address may be known twice.
     FanoutServerStats& server = stats.servers[peer->server_id];
     server.subrequests += peer->subrequests.load(std::memory_order_relaxed);
+    server.rpcs += peer->rpcs.load(std::memory_order_relaxed);
     server.failures += peer->failures.load(std::memory_order_relaxed);
     server.in_flight += peer->in_flight.load(std::memory_order_relaxed);
     server.suspect = server.suspect || peer->suspect.suspected();

@@ -19,6 +19,7 @@
 #include "cpp_ext/base/abi.h"
 #include "cpp_ext/base/status.h"
 #include "cpp_ext/rpc/in_flight.h"
+#include "cpp_ext/rpc/lookup_size.h"
 #include "cpp_ext/rpc/peer.h"
 #include "cpp_ext/rpc/ref.h"
 #include "cpp_ext/rpc/retry_budget.h"
@@ -37,6 +38,9 @@ struct FanoutOptions {
   uint32_t retry_budget_tokens = 0;
   // Bounds a request and its response, each. More than 0.
   size_t max_message_bytes = 0;
+  // While so many RPCs of a route are in flight to a server, further ones wait and are merged into the next. More use
+  // more CPU time, fewer let a lookup wait longer. 0: nothing waits, nothing is merged.
+  uint32_t max_in_flight_lookups_per_server = 0;
   // PEM. A root CA turns TLS on; certificate and key come together and need it.
   std::string tls_root_ca;
   std::string tls_certificate;
@@ -56,7 +60,8 @@ struct FanoutParts {
 
 struct FanoutServerStats {
   int64_t subrequests = 0;
-  int64_t failures = 0;
+  int64_t rpcs = 0;
+  int64_t failures = 0;  // of RPCs
   int64_t in_flight = 0;
   // Avoided at the moment, for what it did lately.
   bool suspect = false;
@@ -65,9 +70,13 @@ struct FanoutServerStats {
 // Counted since the start.
 struct FanoutStats {
   int64_t lookups = 0;
-  // RPCs, first ones, retries and hedges alike.
+  // What lookups asked of one server each: first ones, retries and hedges alike.
   int64_t subrequests = 0;
-  // RPCs sent because another failed, and because another was late.
+  // RPCs that carried them; subrequests / rpcs is the mean number of members.
+  int64_t rpcs = 0;
+  // Sub-requests that shared an RPC with others.
+  int64_t merged = 0;
+  // Sub-requests made because another failed, and because another was late.
   int64_t retries = 0;
   int64_t hedges = 0;
   // Lookups that ended with another code than OK.
@@ -96,12 +105,17 @@ class Fanout : public std::enable_shared_from_this<Fanout> {
 
   FanoutStats Stats() const;
 
+  const FanoutOptions& options() const { return options_; }
+  // Of the RPCs of a route to `model`.
+  LookupLimits limits(const std::string& model) const { return {model.size(), options_.max_message_bytes}; }
+
   // Refuses new lookups with UNAVAILABLE, cancels those in flight and waits for the last of their calls.
   // REQUIRES: not called on a poller thread or from a lookup's `done`. May be called twice.
   void Stop();
 
  private:
   friend struct ::TesseraLookup;
+  friend class LookupCall;
   Fanout(FanoutParts parts, FanoutOptions options);
 
   std::shared_ptr<Peer> FindPeer(const TargetSpec& target);
@@ -117,6 +131,8 @@ class Fanout : public std::enable_shared_from_this<Fanout> {
   InFlight in_flight_;
   std::atomic<int64_t> lookups_{0};
   std::atomic<int64_t> subrequests_{0};
+  std::atomic<int64_t> rpcs_{0};
+  std::atomic<int64_t> merged_{0};
   std::atomic<int64_t> retries_{0};
   std::atomic<int64_t> hedges_{0};
   std::atomic<int64_t> failures_{0};

@@ -6,6 +6,7 @@
 
 #include "cpp_ext/rpc/fanout.h"
 #include "cpp_ext/rpc/replica_choice.h"
+#include "cpp_ext/rpc/send_queue.h"
 
 using tessera::Code;
 using tessera::LookupRow;
@@ -60,33 +61,44 @@ TesseraLookup* TesseraLookup::Start(TesseraRoute* route, const TesseraGather* ga
 void TesseraLookup::PlanRows(const std::vector<uint32_t>& positions, Cause cause, bool shared, int64_t now_ns,
                              SubRequests* sends) {
   tessera::ReplicaChoice choice(*route_, now_ns);
-  // By target: position in `sends`, -1; reused by the thread's next plan.
-  thread_local std::vector<int32_t> sub_requests;
-  sub_requests.assign(route_->target_count(), -1);
+  const tessera::LookupLimits limits = fanout_.limits(route_->model());
+  // By target; reused by the thread's next plan.
+  thread_local std::vector<SubRequest*> by_target;
+  by_target.assign(route_->target_count(), nullptr);
   for (const uint32_t position : positions) {
     LookupRow& row = rows_[position];
     const int replica = choice.Best(row);
     if (replica < 0) return Decide(NoServerLeft(row, "no live replica"));
     const size_t target = route_->replicas(row.slot).begin[replica];
-    int32_t& known = sub_requests[target];
-    if (known < 0) {
-      if (cause == Cause::kRetry && !fanout_.budget_.TakeForRetry()) {
-        return Decide(NoServerLeft(row, "the retry budget is exhausted"));
-      }
-      auto sub = std::make_unique<SubRequest>();
-      sub->target = target;
-      sub->cause = cause;
-      sub->started_ns = now_ns;
-      sub->shared = shared;
-      known = static_cast<int32_t>(sends->size());
-      sends->push_back(sub.get());
-      subs_.push_back(std::move(sub));
-      busy_.fetch_add(1, std::memory_order_relaxed);
+    SubRequest*& sub = by_target[target];
+    if (sub == nullptr || !sub->TryAdd(*route_, row.table, position, limits)) {
+      sub = NewSubRequest(target, cause, shared, now_ns, row);
+      if (sub == nullptr) return;
+      sends->push_back(sub);
+      if (!sub->TryAdd(*route_, row.table, position, limits)) return Decide(RowTooLarge(row));
     }
-    (*sends)[known]->positions.push_back(position);
     row.tried |= uint16_t(1) << replica;
     ++row.in_flight;
   }
+}
+
+tessera::SubRequest* TesseraLookup::NewSubRequest(size_t target, Cause cause, bool shared, int64_t now_ns,
+                                                  const LookupRow& row) {
+  if (cause == Cause::kRetry && !fanout_.budget_.TakeForRetry()) {
+    Decide(NoServerLeft(row, "the retry budget is exhausted"));
+    return nullptr;
+  }
+  auto sub = std::make_unique<SubRequest>();
+  sub->lookup = this;
+  sub->rows = &rows_;
+  sub->target = target;
+  sub->cause = cause;
+  sub->deadline_ns = deadline_ns_;
+  sub->started_ns = now_ns;
+  sub->shared = shared;
+  subs_.push_back(std::move(sub));
+  busy_.fetch_add(1, std::memory_order_relaxed);
+  return subs_.back().get();
 }
 
 void TesseraLookup::PlanHedge(SubRequest* late, int64_t now_ns, SubRequests* sends) {
@@ -142,23 +154,28 @@ void TesseraLookup::Decide(Status outcome) {
   if (decided_) return;
   decided_ = true;
   outcome_ = std::move(outcome);
+  // The timer's references; busy_ keeps another.
   if (waits_for_timer_ && fanout_.timer_->Remove(this)) {
     waits_for_timer_ = false;
-    Release();  // the timer's; busy_ keeps another
+    Release();
+  }
+  if (waits_for_deadline_ && fanout_.timer_->Remove(&deadline_entry_)) {
+    waits_for_deadline_ = false;
+    Release();
   }
 }
 
 void TesseraLookup::Proceed(std::unique_lock<std::mutex>* lock, const SubRequests& sends) {
   const bool report = decided_ && scattering_ == 0 && !reported_;
-  std::vector<std::shared_ptr<tessera::TransportCall>> losers;
+  SubRequests losers;
   if (report) {
     reported_ = true;
     for (const auto& sub : subs_) {
-      if (!sub->settled && sub->call != nullptr) losers.push_back(std::move(sub->call));
+      if (sub->sent && !sub->settled) losers.push_back(sub.get());
     }
   }
   lock->unlock();
-  for (const auto& call : losers) call->Cancel();
+  for (SubRequest* const sub : losers) Withdraw(sub);
   for (SubRequest* const sub : sends) Send(sub);
   if (report) Report();
   if (busy_.fetch_sub(1, std::memory_order_acq_rel) == 1) {
@@ -168,62 +185,51 @@ void TesseraLookup::Proceed(std::unique_lock<std::mutex>* lock, const SubRequest
 }
 
 void TesseraLookup::Send(SubRequest* sub) {
-  tessera::Peer& peer = *route_->target(sub->target).peer;
+  using Submitted = tessera::SendQueue::Submitted;
   std::unique_lock<std::mutex> lock(mu_);
-  const size_t limit = fanout_.options_.max_message_bytes;
-  sub->rows_bytes = tessera::RowsBytes(*route_, rows_, sub->positions);
-  if (!decided_ && sub->rows_bytes > limit) {
-    Decide(Status(Code::kResourceExhausted, "the lookup wants " + std::to_string(sub->rows_bytes) +
-                                                " bytes of rows from server " + peer.server_id +
-                                                ", more than max_message_bytes, " + std::to_string(limit)));
-  }
   if (decided_) {
     sub->settled = true;
     return Proceed(&lock, {});
   }
   sub->sent = true;
   lock.unlock();
-
-  fanout_.subrequests_.fetch_add(1, std::memory_order_relaxed);
   if (sub->cause == Cause::kRetry) fanout_.retries_.fetch_add(1, std::memory_order_relaxed);
   if (sub->cause == Cause::kHedge) fanout_.hedges_.fetch_add(1, std::memory_order_relaxed);
-  peer.subrequests.fetch_add(1, std::memory_order_relaxed);
-  peer.in_flight.fetch_add(1, std::memory_order_relaxed);
-  // The answer may come, and end the lookup, before Start returns.
-  AddRef();
-  // Two pointers: what std::function keeps without allocating.
-  auto call = peer.transport->Start(tessera::RequestForRows(*route_, rows_, sub->positions), deadline_ns_,
-                                    [this, sub](Status status, const uint8_t* response, size_t response_size) {
-                                      OnAnswer(sub, std::move(status), response, response_size);
-                                    });
-  lock.lock();
-  const bool cancel = !sub->settled && reported_;
-  if (!sub->settled && !reported_) sub->call = std::move(call);
-  lock.unlock();
-  if (cancel) call->Cancel();
+  AddRef();  // the answer may come, and end the lookup, before Submit returns
+  const Submitted submitted = route_->target(sub->target).queue->Submit(sub);
+  if (submitted != Submitted::kSent) {
+    lock.lock();
+    if (submitted == Submitted::kQueued) {
+      KeepDeadline();
+      lock.unlock();
+    } else {
+      sub->settled = true;
+      Proceed(&lock, {});
+    }
+  }
   Release();
 }
 
-void TesseraLookup::OnAnswer(SubRequest* sub, Status status, const uint8_t* response, size_t response_size) {
+void TesseraLookup::Withdraw(SubRequest* sub) {
+  if (!route_->target(sub->target).queue->Withdraw(sub)) return;  // its answer comes, or Submit says so
+  {
+    std::lock_guard<std::mutex> lock(mu_);
+    sub->settled = true;
+  }
+  busy_.fetch_sub(1, std::memory_order_acq_rel);  // not the last: the caller is at work here
+}
+
+void TesseraLookup::OnAnswer(SubRequest* sub, Status status, const uint8_t* rows, bool final) {
   SubRequests sends;
-  const uint8_t* rows = nullptr;
-  bool final = false;
-  std::shared_ptr<tessera::TransportCall> call;  // dies outside of the lock
   std::unique_lock<std::mutex> lock(mu_);
   assert(!sub->settled);
   sub->settled = true;
-  call = std::move(sub->call);
-  const bool over = decided_;
-  const int64_t now_ns = fanout_.now_ns_();
-  tessera::Peer& peer = *route_->target(sub->target).peer;
-  peer.in_flight.fetch_sub(1, std::memory_order_relaxed);
-  // What was cancelled, or is no longer waited for, says nothing against the server.
-  if (!over || status.ok()) status = Judge(*sub, std::move(status), response, response_size, now_ns, &rows, &final);
-  if (!over) {
+  if (status.ok()) fanout_.budget_.OnSuccess();
+  if (!decided_) {
     if (status.ok()) {
       TakeRows(sub, rows, &lock);
     } else {
-      TakeFailure(sub, std::move(status), final, now_ns, &sends);
+      TakeFailure(sub, std::move(status), final, fanout_.now_ns_(), &sends);
     }
   }
   Proceed(&lock, sends);

@@ -1,96 +1,21 @@
-// What failures of sub-requests mean for the servers and for the lookup.
+// What failures of sub-requests, and the deadline, mean for the lookup.
 #include <algorithm>
-#include <string_view>
+#include <mutex>
 #include <utility>
 
-#include "cpp_ext/rpc/code_name.h"
 #include "cpp_ext/rpc/fanout.h"
 #include "cpp_ext/rpc/lookup.h"
-#include "cpp_ext/table/lookup_message.h"
 
 using tessera::Code;
-using tessera::RefusalKind;
 using tessera::Status;
 
 namespace {
-
-// A server's text is quoted up to this, so that the texts of several fit into one status message.
-constexpr size_t kQuotedBytes = 200;
-
-// Cuts UTF-8 between characters.
-std::string Quote(std::string_view text) {
-  if (text.size() <= kQuotedBytes) return std::string(text);
-  size_t size = kQuotedBytes;
-  while (size > 0 && (static_cast<uint8_t>(text[size]) & 0xC0) == 0x80) --size;
-  return std::string(text.substr(0, size)) + "...";
-}
 
 std::string Describe(const tessera::Peer& peer) {
   return peer.address.empty() ? peer.server_id : peer.server_id + " (" + peer.address + ")";
 }
 
-Status FromRefusal(const tessera::Refusal& refusal, bool* final) {
-  const std::string text = std::string(tessera::RefusalKindName(refusal.kind)) + ": " + Quote(refusal.message);
-  switch (refusal.kind) {
-    case RefusalKind::kBadRequest:
-      *final = true;  // every server would say so: the fault is on this side
-      return Status(Code::kInternal, text);
-    case RefusalKind::kOverloaded:
-      return Status(Code::kResourceExhausted, text);
-    case RefusalKind::kNotOwner:
-    case RefusalKind::kDraining:
-    case RefusalKind::kUnspecified:
-      break;
-  }
-  return Status(Code::kUnavailable, text);
-}
-
 }  // namespace
-
-Status TesseraLookup::Judge(const SubRequest& sub, Status status, const uint8_t* response, size_t response_size,
-                            int64_t now_ns, const uint8_t** rows, bool* final) {
-  const TesseraRoute::Target& target = route_->target(sub.target);
-  tessera::Peer& peer = *target.peer;
-  tessera::LookupResponseView view;
-  if (status.ok()) status = tessera::ParseLookupResponse(response, response_size, &view);
-  if (status.ok() && !view.refused) {
-    if (view.rows_bytes == sub.rows_bytes) {
-      peer.suspect.OnSuccess();
-      target.not_owner.OnSuccess();
-      fanout_.budget_.OnSuccess();
-      *rows = view.rows;
-      return status;
-    }
-    status = Status(Code::kInternal, "sent " + std::to_string(view.rows_bytes) + " bytes of rows, expected " +
-                                         std::to_string(sub.rows_bytes));
-  }
-  peer.failures.fetch_add(1, std::memory_order_relaxed);
-  if (view.refused && status.ok()) {
-    switch (view.refusal.kind) {
-      case RefusalKind::kNotOwner:
-        peer.suspect.OnSuccess();  // nothing is wrong with the server itself
-        target.not_owner.OnFailure(now_ns);
-        if (view.refusal.epoch > route_->epoch()) fanout_.NoteEpoch(route_->model(), view.refusal.epoch);
-        break;
-      case RefusalKind::kOverloaded:
-        peer.suspect.OnLate(now_ns);
-        break;
-      case RefusalKind::kDraining:
-      case RefusalKind::kUnspecified:
-        peer.suspect.OnFailure(now_ns);
-        break;
-      case RefusalKind::kBadRequest:
-        break;
-    }
-    return FromRefusal(view.refusal, final);
-  }
-  if (status.code() == Code::kDeadlineExceeded || status.code() == Code::kResourceExhausted) {
-    peer.suspect.OnLate(now_ns);
-  } else {
-    peer.suspect.OnFailure(now_ns);
-  }
-  return Status(status.code(), std::string(tessera::CodeName(status.code())) + ": " + Quote(status.message()));
-}
 
 void TesseraLookup::NoteFailure(size_t target, const Status& status) {
   for (Failure& failure : failures_) {
@@ -127,6 +52,14 @@ Status TesseraLookup::NoServerLeft(const tessera::LookupRow& row, const char* re
   return Status(code, std::move(message));
 }
 
+Status TesseraLookup::RowTooLarge(const tessera::LookupRow& row) const {
+  const TesseraRoute::Table& table = route_->table(row.table);
+  return Status(Code::kResourceExhausted, "model " + route_->model() + ": a row of table \"" + table.name + "\" has " +
+                                              std::to_string(table.row_bytes) +
+                                              " bytes, which do not fit into a message of max_message_bytes, " +
+                                              std::to_string(fanout_.options_.max_message_bytes));
+}
+
 Status TesseraLookup::DeadlineExceeded() const {
   std::vector<size_t> slow;
   const auto add = [&slow](size_t target) {
@@ -144,4 +77,27 @@ Status TesseraLookup::DeadlineExceeded() const {
     message += (i == 0 ? "; no answer from " : ", ") + Describe(*route_->target(slow[i]).peer);
   }
   return Status(Code::kDeadlineExceeded, std::move(message));
+}
+
+void TesseraLookup::KeepDeadline() {
+  if (decided_ || waits_for_deadline_ || deadline_ns_ == TESSERA_NO_DEADLINE) return;
+  AddRef();
+  waits_for_deadline_ = true;
+  fanout_.timer_->ScheduleDeadline(&deadline_entry_, deadline_ns_);
+}
+
+void TesseraLookup::OnDeadline() {
+  std::unique_lock<std::mutex> lock(mu_);
+  waits_for_deadline_ = false;
+  if (!decided_) {
+    busy_.fetch_add(1, std::memory_order_relaxed);
+    const int64_t now_ns = fanout_.now_ns_();
+    for (const auto& sub : subs_) {
+      if (sub->sent && !sub->settled) route_->target(sub->target).peer->suspect.OnLate(now_ns);
+    }
+    Decide(DeadlineExceeded());
+    Proceed(&lock, {});
+  }
+  if (lock.owns_lock()) lock.unlock();
+  Release();  // the timer's
 }

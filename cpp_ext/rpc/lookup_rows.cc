@@ -4,7 +4,6 @@
 #include <cstring>
 
 #include "cpp_ext/base/hash.h"
-#include "cpp_ext/table/lookup_message.h"
 
 namespace tessera {
 namespace {
@@ -153,11 +152,6 @@ void WriteIds(const std::vector<LookupRow>& rows, const uint32_t* positions, siz
 
 Status CollectRows(const TesseraRoute& route, const TesseraGather* gathers, size_t gathers_count,
                    std::vector<LookupRow>* rows, std::vector<LookupRepeat>* repeats) {
-  // Each gather is at most one block of every request.
-  if (gathers_count > kMaxLookupBlocks) {
-    return Status(Code::kResourceExhausted, "lookup of " + std::to_string(gathers_count) + " gathers, at most " +
-                                                std::to_string(kMaxLookupBlocks) + " are possible");
-  }
   size_t ids = 0;
   for (size_t i = 0; i < gathers_count; ++i) {
     if (Status status = CheckGather(route, gathers[i]); !status.ok()) return status;
@@ -178,38 +172,17 @@ Status CollectRows(const TesseraRoute& route, const TesseraGather* gathers, size
   return status;
 }
 
-size_t RowsBytes(const TesseraRoute& route, const std::vector<LookupRow>& rows,
-                 const std::vector<uint32_t>& positions) {
-  size_t bytes = 0;
-  ForEachTable(rows, positions, [&](uint32_t table, size_t begin, size_t end) {
-    bytes += (end - begin) * static_cast<size_t>(route.table(table).row_bytes);
-  });
-  return bytes;
-}
-
-std::string RequestForRows(const TesseraRoute& route, const std::vector<LookupRow>& rows,
-                           const std::vector<uint32_t>& positions) {
-  size_t blocks = 0, ids_bytes = 0;
-  ForEachTable(rows, positions, [&](uint32_t table, size_t begin, size_t end) {
-    ++blocks;
-    ids_bytes += (end - begin) * (route.table(table).wide_ids ? 8 : 4);
-  });
-  LookupHeader header;
-  header.package_digest = route.package_digest();
-  header.model = route.model();
-  header.version = route.version();
-  header.epoch = route.epoch();
-  LookupRequestWriter writer(header, blocks, ids_bytes);
+void AppendRows(const TesseraRoute& route, const std::vector<LookupRow>& rows, const std::vector<uint32_t>& positions,
+                LookupRequestWriter* writer) {
   ForEachTable(rows, positions, [&](uint32_t table, size_t begin, size_t end) {
     const bool wide = route.table(table).wide_ids;
-    uint8_t* const to = writer.AddBlock(table, wide ? 8 : 4, end - begin);
+    uint8_t* const to = writer->AddBlock(table, wide ? 8 : 4, end - begin);
     if (wide) {
       WriteIds<uint64_t>(rows, positions.data() + begin, end - begin, to);
     } else {
       WriteIds<uint32_t>(rows, positions.data() + begin, end - begin, to);
     }
   });
-  return writer.Finish();
 }
 
 size_t ScatterRows(const TesseraRoute& route, std::vector<LookupRow>* rows, const std::vector<uint32_t>& positions,

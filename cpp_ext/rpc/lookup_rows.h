@@ -6,12 +6,12 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <string>
 #include <vector>
 
 #include "cpp_ext/base/abi.h"
 #include "cpp_ext/base/status.h"
 #include "cpp_ext/rpc/route.h"
+#include "cpp_ext/table/lookup_message.h"
 
 namespace tessera {
 
@@ -41,12 +41,9 @@ struct LookupRepeat {
 Status CollectRows(const TesseraRoute& route, const TesseraGather* gathers, size_t gathers_count,
                    std::vector<LookupRow>* rows, std::vector<LookupRepeat>* repeats);
 
-// Bytes that the rows at `positions` take together.
-size_t RowsBytes(const TesseraRoute& route, const std::vector<LookupRow>& rows, const std::vector<uint32_t>& positions);
-
-// Returns the LookupRequest for the rows at `positions`: a block for each run of rows of one table.
-std::string RequestForRows(const TesseraRoute& route, const std::vector<LookupRow>& rows,
-                           const std::vector<uint32_t>& positions);
+// Adds the rows at `positions` to a request: a block for each run of rows of one table.
+void AppendRows(const TesseraRoute& route, const std::vector<LookupRow>& rows, const std::vector<uint32_t>& positions,
+                LookupRequestWriter* writer);
 
 // Copies the rows at `positions`, which follow each other at `from`, to their places. `only_missing` leaves out those
 // that are done, and marks the others so. Returns how many were copied.

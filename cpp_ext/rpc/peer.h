@@ -23,8 +23,9 @@ struct Peer {
   // Own synchronisation.
   Suspect suspect;
   std::atomic<int64_t> subrequests{0};
-  std::atomic<int64_t> failures{0};
-  std::atomic<int64_t> in_flight{0};
+  std::atomic<int64_t> rpcs{0};
+  std::atomic<int64_t> failures{0};   // of RPCs
+  std::atomic<int64_t> in_flight{0};  // RPCs
 };
 
 }  // namespace tessera

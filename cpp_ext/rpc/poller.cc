@@ -15,6 +15,9 @@ thread_local const Pollers* this_threads_pollers = nullptr;
 thread_local grpc::CompletionQueue* this_threads_queue = nullptr;
 thread_local std::atomic<int64_t>* this_threads_awaited = nullptr;
 
+// Events of one burst: a bound for what waits for its end.
+constexpr int kMaxBurst = 64;
+
 }  // namespace
 
 Pollers::Pollers(std::vector<std::unique_ptr<grpc::CompletionQueue>> queues, int64_t busy_poll_ns)
@@ -23,6 +26,12 @@ Pollers::Pollers(std::vector<std::unique_ptr<grpc::CompletionQueue>> queues, int
 }
 
 Pollers::~Pollers() { ShutdownAndJoin(); }
+
+void Pollers::SetBurst(const TesseraBurst* burst, void* context) {
+  if (burst_ != nullptr || burst == nullptr) return;
+  burst_ = burst;
+  burst_context_ = context;
+}
 
 void Pollers::Start() {
   threads_.reserve(lanes_.size());
@@ -59,8 +68,20 @@ void Pollers::Poll(Lane* lane) {
   this_threads_awaited = &lane->awaited;
   void* tag;
   bool ok;
-  while ((busy_poll_ns_ == 0 || BusyPoll(lane)) && lane->queue->Next(&tag, &ok)) static_cast<Tag*>(tag)->Run(ok);
+  while ((busy_poll_ns_ == 0 || BusyPoll(lane)) && lane->queue->Next(&tag, &ok)) Run(lane, tag, ok);
   this_threads_pollers = nullptr;
+}
+
+void Pollers::Run(Lane* lane, void* tag, bool ok) const {
+  if (burst_ == nullptr) return static_cast<Tag*>(tag)->Run(ok);
+  burst_->begin(burst_context_);
+  static_cast<Tag*>(tag)->Run(ok);
+  for (int events = 1; events < kMaxBurst && burst_->pending(burst_context_) != 0; ++events) {
+    // Shut down: the next call says so again.
+    if (lane->queue->AsyncNext(&tag, &ok, gpr_time_0(GPR_CLOCK_MONOTONIC)) != grpc::CompletionQueue::GOT_EVENT) break;
+    static_cast<Tag*>(tag)->Run(ok);
+  }
+  burst_->end(burst_context_);
 }
 
 bool Pollers::BusyPoll(Lane* lane) const {
@@ -70,7 +91,7 @@ bool Pollers::BusyPoll(Lane* lane) const {
     bool ok;
     switch (lane->queue->AsyncNext(&tag, &ok, gpr_time_0(GPR_CLOCK_MONOTONIC))) {
       case grpc::CompletionQueue::GOT_EVENT:
-        static_cast<Tag*>(tag)->Run(ok);
+        Run(lane, tag, ok);
         until_ns = 0;
         continue;
       case grpc::CompletionQueue::SHUTDOWN:

@@ -16,6 +16,8 @@
 #include <thread>
 #include <vector>
 
+#include "cpp_ext/base/abi.h"
+
 namespace tessera {
 
 // What is put on a completion queue.
@@ -37,6 +39,9 @@ class Pollers {
   Pollers(const Pollers&) = delete;
   Pollers& operator=(const Pollers&) = delete;
 
+  // Lets `burst` (abi.h), which must outlive the threads, see the events that are ready together. One for all; the
+  // first that is set stays. REQUIRES: before Start.
+  void SetBurst(const TesseraBurst* burst, void* context);
   // Starts the threads. REQUIRES: called once.
   void Start();
 
@@ -60,11 +65,15 @@ class Pollers {
   };
 
   void Poll(Lane* lane);
+  // Runs an event, and those that are ready after it while the burst has something that waits for its end.
+  void Run(Lane* lane, void* tag, bool ok) const;
   // Looks for events without sleeping; false when the queue has been shut down and is empty.
   bool BusyPoll(Lane* lane) const;
 
   std::deque<Lane> lanes_;  // constant after construction but for the counters
   const int64_t busy_poll_ns_;
+  const TesseraBurst* burst_ = nullptr;
+  void* burst_context_ = nullptr;
   std::vector<std::thread> threads_;
   std::atomic<uint32_t> next_{0};
   std::atomic<bool> joined_{false};

@@ -1,4 +1,4 @@
-// Tells lookups that their retry delay is over.
+// Tells lookups that their retry delay is over, or their deadline has passed.
 //
 // Thread-safety: all methods may be called from any thread.
 #ifndef TESSERA_CPP_EXT_RPC_RETRY_TIMER_H_
@@ -6,6 +6,8 @@
 
 #include <cstdint>
 #include <memory>
+#include <set>
+#include <utility>
 
 namespace tessera {
 
@@ -20,10 +22,11 @@ class TimerEntry {
 
  private:
   friend class TimerList;
+  enum class Where : uint8_t { kNowhere, kInOrder, kByTime };
   TimerEntry* next_ = nullptr;
   TimerEntry* previous_ = nullptr;
   int64_t at_ns_ = 0;
-  bool listed_ = false;
+  Where where_ = Where::kNowhere;
 };
 
 class RetryTimer {
@@ -33,23 +36,27 @@ class RetryTimer {
   // which they were scheduled, so `at_ns` should not decrease: all wait the same time. REQUIRES: entry does not wait
   // already and lives until OnTimer has run or Remove has returned true.
   virtual void Schedule(TimerEntry* entry, int64_t at_ns) = 0;
+  // The same at any time, in the order of the times. Costs a search among those scheduled by this.
+  virtual void ScheduleDeadline(TimerEntry* entry, int64_t at_ns) = 0;
   // Returns whether the entry was waiting; then OnTimer will not run.
   virtual bool Remove(TimerEntry* entry) = 0;
 };
 
-// A list of waiting entries in the order of scheduling, for implementations. Not thread-safe.
+// The waiting entries, for implementations. Not thread-safe.
 class TimerList {
  public:
-  bool empty() const { return head_ == nullptr; }
-  int64_t head_at_ns() const { return head_->at_ns_; }
+  // When the next one is due; INT64_MAX if none waits.
+  int64_t next_at_ns() const;
   void Append(TimerEntry* entry, int64_t at_ns);
+  void Insert(TimerEntry* entry, int64_t at_ns);
   bool Remove(TimerEntry* entry);
-  // Removes and returns the head if it is due, else null.
+  // Removes and returns one that is due, or null.
   TimerEntry* PopDue(int64_t now_ns);
 
  private:
   TimerEntry* head_ = nullptr;
   TimerEntry* tail_ = nullptr;
+  std::set<std::pair<int64_t, TimerEntry*>> by_time_;
 };
 
 // With a thread that sleeps for as long as nothing waits, and at most wakes once per retry delay while lookups come and

@@ -4,6 +4,8 @@
 #include <utility>
 
 #include "cpp_ext/base/hash.h"
+#include "cpp_ext/rpc/fanout.h"
+#include "cpp_ext/rpc/send_queue.h"
 #include "cpp_ext/table/held_table.h"
 #include "cpp_ext/table/lookup_message.h"
 
@@ -107,7 +109,12 @@ TesseraRoute::TesseraRoute(const tessera::RouteSpec& spec, tessera::BucketSlots 
     table.bucket_slots = std::move(bucket_slots[i]);
     tables_.push_back(std::move(table));
   }
-  for (size_t i = 0; i < peers.size(); ++i) targets_[i].peer = std::move(peers[i]);
+  const tessera::LookupLimits limits = fanout_->limits(model_);
+  for (size_t i = 0; i < peers.size(); ++i) {
+    targets_[i].peer = std::move(peers[i]);
+    targets_[i].queue =
+        std::make_unique<tessera::SendQueue>(this, i, limits, fanout_->options().max_in_flight_lookups_per_server);
+  }
   slot_begins_.push_back(0);
   for (const std::vector<uint32_t>& targets : spec.slots) {
     slot_targets_.insert(slot_targets_.end(), targets.begin(), targets.end());
@@ -115,3 +122,5 @@ TesseraRoute::TesseraRoute(const tessera::RouteSpec& spec, tessera::BucketSlots 
     replicated_ = replicated_ || targets.size() > 1;
   }
 }
+
+TesseraRoute::~TesseraRoute() = default;

@@ -1,6 +1,6 @@
 // Where the tables of one package live in one epoch.
 //
-// Thread-safety: immutable, but for the suspicions, which synchronise themselves.
+// Thread-safety: immutable, but for the suspicions and the queues, which synchronise themselves.
 #ifndef TESSERA_CPP_EXT_RPC_ROUTE_H_
 #define TESSERA_CPP_EXT_RPC_ROUTE_H_
 
@@ -20,6 +20,7 @@
 namespace tessera {
 
 class Fanout;
+class SendQueue;
 class TableStore;
 
 // One server that a route may ask. With neither address nor store it counts as unreachable.
@@ -76,6 +77,8 @@ struct TesseraRoute {
     std::shared_ptr<tessera::Peer> peer;
     // Does not hold what this route says it holds; other routes may still use it.
     mutable tessera::Suspect not_owner;
+    // What this route sends there.
+    std::unique_ptr<tessera::SendQueue> queue;
   };
   struct Replicas {
     const uint16_t* begin;
@@ -108,7 +111,7 @@ struct TesseraRoute {
   bool replicated() const { return replicated_; }
 
  private:
-  ~TesseraRoute() = default;
+  ~TesseraRoute();
 
   // Own synchronisation.
   std::atomic<int64_t> references_{1};

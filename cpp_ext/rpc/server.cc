@@ -64,6 +64,7 @@ class Server::Impl {
       return Status(Code::kInvalidArgument, "method: got \"" + method + "\", expected /package.Service/Method");
     }
     names_.push_back(method);  // gRPC keeps the pointer
+    pollers_->SetBurst(handler->burst, handler->context);
     handlers_.push_back({handler, cancellable});
     service_.AddRawMethod(names_.back().c_str());
     return Status();

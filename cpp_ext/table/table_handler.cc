@@ -8,7 +8,7 @@ namespace tessera {
 TableHandler::TableHandler(std::shared_ptr<TableStore> store, size_t max_response_bytes)
     : store_(std::move(store)),
       max_response_bytes_(max_response_bytes),
-      handler_{TESSERA_ABI_VERSION, this, &TableHandler::Handle} {}
+      handler_{TESSERA_ABI_VERSION, this, &TableHandler::Handle, nullptr} {}
 
 void TableHandler::Handle(void* context, const TesseraCallApi* api, TesseraCall* call) {
   const TableHandler* self = static_cast<const TableHandler*>(context);

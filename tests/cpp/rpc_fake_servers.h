@@ -34,11 +34,12 @@ inline std::string RowBytes(const TableSpec& table, uint64_t id) {
 class ManualTimer final : public RetryTimer {
  public:
   void Schedule(TimerEntry* entry, int64_t at_ns) override { waiting_.Append(entry, at_ns); }
+  void ScheduleDeadline(TimerEntry* entry, int64_t at_ns) override { waiting_.Insert(entry, at_ns); }
   bool Remove(TimerEntry* entry) override { return waiting_.Remove(entry); }
   void Fire(int64_t now_ns) {
     while (TimerEntry* const due = waiting_.PopDue(now_ns)) due->OnTimer();
   }
-  bool empty() const { return waiting_.empty(); }
+  bool empty() const { return waiting_.next_at_ns() == INT64_MAX; }
 
  private:
   TimerList waiting_;
@@ -294,7 +295,6 @@ inline int64_t IdOn(const FakeServers& servers, uint32_t table, uint32_t target,
   ADD_FAILURE() << "no id of table " << table << " on target " << target;
   return 0;
 }
-
 }  // namespace tessera
 
 #endif  // TESSERA_TESTS_CPP_RPC_FAKE_SERVERS_H_

@@ -138,15 +138,55 @@ TEST(Fanout, NamesABadId) {
   EXPECT_EQ(servers.fanout->Stats().failures, 3);
 }
 
-TEST(Fanout, RefusesASubRequestLargerThanAMessageMayBe) {
+TEST(Fanout, SplitsWhatIsLargerThanAMessageMayBe) {
+  for (const size_t max_message_bytes : {200, 500, 810}) {
+    FanoutOptions options = FakeServers::DefaultOptions();
+    options.max_message_bytes = max_message_bytes;
+    FakeServers servers(options);
+    servers.MakeRoute(FakeServers::Spec(1, 1));
+    std::vector<int64_t> ids;
+    for (int64_t id = 0; id < 100; ++id) ids.push_back(id);
+    TestLookup lookup(&servers, {{0, ids}, {1, ids, 4}});
+    EXPECT_GT(servers.calls.size(), 2800 / max_message_bytes);
+    for (const auto& call : servers.calls) {
+      EXPECT_LE(call->request.size(), max_message_bytes);
+      size_t rows_bytes = 0;
+      for (const auto& [table, rows] : call->Asked()) rows_bytes += rows.size() * (table == 0 ? 8 : 20);
+      EXPECT_LE(RowsHeaderBytes(rows_bytes) + rows_bytes, max_message_bytes);
+    }
+    servers.AnswerAll();
+    lookup.ExpectRows();
+  }
+}
+
+TEST(Fanout, SplitsWhatHasMoreBlocksThanARequestMayHave) {
   FanoutOptions options = FakeServers::DefaultOptions();
-  options.max_message_bytes = 799;
+  options.max_message_bytes = 64 << 20;
   FakeServers servers(options);
-  servers.MakeRoute(FakeServers::Spec(1, 1));
-  std::vector<int64_t> ids;
-  for (int64_t id = 0; id < 100; ++id) ids.push_back(id);
-  TestLookup lookup(&servers, {{0, ids}});
-  lookup.ExpectFailure(Code::kResourceExhausted, {"800 bytes", "s0", "max_message_bytes, 799"});
+  RouteSpec spec = FakeServers::Spec(1, 1);
+  spec.tables[0].rows = 100'000;
+  spec.tables[1].rows = 100'000;
+  servers.MakeRoute(std::move(spec));
+  std::vector<TestLookup::Ids> wanted;
+  for (int64_t id = 0; id <= int64_t{kMaxLookupBlocks}; ++id) wanted.push_back({static_cast<uint32_t>(id % 2), {id}});
+  TestLookup lookup(&servers, wanted);
+  ASSERT_EQ(servers.calls.size(), 2u);
+  EXPECT_EQ(servers.calls[0]->Asked().size(), kMaxLookupBlocks);
+  EXPECT_EQ(servers.calls[1]->Asked().size(), 1u);
+  servers.AnswerAll();
+  lookup.ExpectRows();
+}
+
+TEST(Fanout, NamesARowThatNoMessageCanHold) {
+  FanoutOptions options = FakeServers::DefaultOptions();
+  options.max_message_bytes = 150;
+  FakeServers servers(options);
+  RouteSpec spec = FakeServers::Spec(1, 1);
+  spec.tables[1].row_bytes = 160;
+  servers.MakeRoute(std::move(spec));
+  TestLookup lookup(&servers, {{0, {1}}, {1, {1}}});
+  lookup.ExpectFailure(Code::kResourceExhausted, {"\"users\"", "160 bytes", "max_message_bytes, 150"});
+  EXPECT_TRUE(servers.Open().empty());
 }
 
 TEST(Fanout, SharesConnectionsBetweenRoutes) {

@@ -1,114 +1,59 @@
 // Many lookups at once over servers that answer, fail and hang on threads of their own; meant for ThreadSanitizer.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <array>
 #include <atomic>
-#include <condition_variable>
-#include <deque>
-#include <mutex>
 #include <random>
 #include <thread>
+#include <utility>
 
 #include "cpp_ext/base/clock.h"
-#include "tests/cpp/rpc_fake_servers.h"
+#include "tests/cpp/rpc_threaded_servers.h"
 
 namespace tessera {
 namespace {
-
-// Answers calls in any order on several threads.
-class Answerers {
- public:
-  explicit Answerers(size_t threads) {
-    for (size_t i = 0; i < threads; ++i) threads_.emplace_back([this, i] { Run(static_cast<uint32_t>(i)); });
-  }
-  ~Answerers() {
-    {
-      std::lock_guard<std::mutex> lock(mu_);
-      stopped_ = true;
-    }
-    changed_.notify_all();
-    for (std::thread& thread : threads_) thread.join();
-  }
-  void Add(std::shared_ptr<FakeCall> call) {
-    {
-      std::lock_guard<std::mutex> lock(mu_);
-      calls_.push_back(std::move(call));
-    }
-    changed_.notify_one();
-  }
-
- private:
-  void Run(uint32_t seed) {
-    std::mt19937 random(seed);
-    std::unique_lock<std::mutex> lock(mu_);
-    while (true) {
-      changed_.wait(lock, [this] { return stopped_ || !calls_.empty(); });
-      if (calls_.empty()) return;
-      std::swap(calls_.front(), calls_[random() % calls_.size()]);
-      const std::shared_ptr<FakeCall> call = std::move(calls_.front());
-      calls_.pop_front();
-      lock.unlock();
-      switch (random() % 16) {
-        case 0:
-          call->Fail(Code::kUnavailable);
-          break;
-        case 1:
-          call->Refuse(RefusalKind::kNotOwner, random() % 10);
-          break;
-        default:
-          call->AnswerRows();
-      }
-      lock.lock();
-    }
-  }
-
-  std::mutex mu_;
-  std::condition_variable changed_;
-  std::deque<std::shared_ptr<FakeCall>> calls_;  // guarded by mu_
-  bool stopped_ = false;                         // guarded by mu_
-  std::vector<std::thread> threads_;
-};
-
-class ThreadedTransport final : public Transport {
- public:
-  ThreadedTransport(Answerers* answerers, const std::vector<TableSpec>* tables)
-      : answerers_(answerers), tables_(tables) {}
-  std::shared_ptr<TransportCall> Start(std::string request, int64_t deadline_ns, Done done) override {
-    auto call = std::make_shared<Call>();
-    call->fake->request = std::move(request);
-    call->fake->tables = tables_;
-    call->fake->done = std::move(done);
-    answerers_->Add(call->fake);
-    return call;
-  }
-
- private:
-  struct Call final : public TransportCall {
-    void Cancel() override {}  // comes from another thread than the answer
-    const std::shared_ptr<FakeCall> fake = std::make_shared<FakeCall>();
-  };
-  Answerers* const answerers_;
-  const std::vector<TableSpec>* const tables_;
-};
 
 struct Outcome {
   std::vector<std::string> rows;
   std::atomic<int> code{-1};
 };
 
-TEST(FanoutStress, GivesRightRowsOrAFailureExactlyOnceUnderConcurrency) {
-  const RouteSpec spec = FakeServers::Spec(4, 3);
-  Answerers answerers(3);
-  FanoutOptions options = FakeServers::DefaultOptions();
-  options.retry_delay_ns = 20'000;  // hedges all the time
-  FanoutParts parts;
-  parts.now_ns = MonotonicNs;
-  parts.timer = MakeThreadRetryTimer();
-  parts.connect = [&](const TargetSpec&) { return std::make_shared<ThreadedTransport>(&answerers, &spec.tables); };
+class FanoutStress : public testing::TestWithParam<uint32_t> {
+ protected:
+  static FanoutOptions Options() {
+    FanoutOptions options = FakeServers::DefaultOptions();
+    options.retry_budget_tokens = 1 << 24;
+    options.max_in_flight_lookups_per_server = GetParam();
+    return options;
+  }
+
+  // Connects a fan-out to the servers of `spec`; of s0, every `silent_every`th call gets no answer in time.
+  void Connect(const RouteSpec& spec, Answerers* answerers, const FanoutOptions& options, uint32_t silent_every = 0) {
+    FanoutParts parts;
+    parts.now_ns = MonotonicNs;
+    parts.timer = MakeThreadRetryTimer();
+    parts.connect = [&spec, answerers, silent_every](const TargetSpec& target) {
+      const uint32_t silent = target.server_id == "s0" ? silent_every : 0;
+      return std::make_shared<ThreadedTransport>(answerers, &spec.tables, silent);
+    };
+    ASSERT_TRUE(Fanout::Create(std::move(parts), options, &fanout).ok());
+    ASSERT_TRUE(fanout->MakeRoute(spec, &route).ok());
+  }
+
   std::shared_ptr<Fanout> fanout;
-  ASSERT_TRUE(Fanout::Create(std::move(parts), options, &fanout).ok());
   Ref<TesseraRoute> route;
-  ASSERT_TRUE(fanout->MakeRoute(spec, &route).ok());
-  std::atomic<int> good{0}, failed{0}, cancelled{0}, wrong{0};
+};
+// RPCs in flight: as many as come, or few, so that most are merged.
+INSTANTIATE_TEST_SUITE_P(InFlight, FanoutStress, testing::Values(0, 1, 3));
+
+TEST_P(FanoutStress, GivesRightRowsOrAFailureExactlyOnceUnderConcurrency) {
+  const RouteSpec spec = FakeServers::Spec(4, 3);
+  Answerers answerers(3, AnswerMostly);
+  FanoutOptions options = Options();
+  options.retry_delay_ns = 20'000;  // hedges all the time
+  Connect(spec, &answerers, options, /*silent_every=*/8);
+  std::atomic<int> good{0}, failed{0}, cancelled{0}, late{0}, wrong{0};
 
   const auto work = [&](uint32_t seed) {
     std::mt19937 random(seed);
@@ -125,16 +70,21 @@ TEST(FanoutStress, GivesRightRowsOrAFailureExactlyOnceUnderConcurrency) {
         gathers.push_back({table, 8, ids[table].data(), ids[table].size(), outcome.rows[table].data()});
       }
       TesseraLookup* const lookup = FanoutApi()->start(
-          route.get(), gathers.data(), gathers.size(), TESSERA_NO_DEADLINE,
+          route.get(), gathers.data(), gathers.size(),
+          random() % 4 == 0 ? MonotonicNs() + random() % 1'000'000 : TESSERA_NO_DEADLINE,
           [](void* arg, int code, const char*, size_t) {
             ASSERT_EQ(static_cast<Outcome*>(arg)->code.exchange(code), -1);
           },
           &outcome);
-      if (random() % 8 == 0) FanoutApi()->cancel(lookup);
+      if (random() % 8 == 0) {
+        for (uint32_t spins = random() % 4; spins > 0; --spins) std::this_thread::yield();
+        FanoutApi()->cancel(lookup);
+      }
       while (outcome.code == -1) std::this_thread::yield();
       FanoutApi()->release_lookup(lookup);
       if (outcome.code != 0) {
-        ++(outcome.code == static_cast<int>(Code::kCancelled) ? cancelled : failed);
+        const Code code = static_cast<Code>(outcome.code.load());
+        ++(code == Code::kCancelled ? cancelled : code == Code::kDeadlineExceeded ? late : failed);
         continue;
       }
       ++good;
@@ -146,31 +96,77 @@ TEST(FanoutStress, GivesRightRowsOrAFailureExactlyOnceUnderConcurrency) {
     }
   };
   std::vector<std::thread> workers;
-  for (uint32_t i = 0; i < 3; ++i) workers.emplace_back(work, i);
+  for (uint32_t i = 0; i < 6; ++i) workers.emplace_back(work, i);
   for (std::thread& worker : workers) worker.join();
   EXPECT_EQ(wrong, 0);
-  EXPECT_EQ(good + failed + cancelled, 4500);
-  EXPECT_GT(good, 2500);
+  EXPECT_EQ(good + failed + cancelled + late, 9000);
+  EXPECT_GT(good, 3000);
   fanout->Stop();
   const FanoutStats stats = fanout->Stats();
-  EXPECT_EQ(stats.lookups, 4500);
-  EXPECT_EQ(stats.failures, failed + cancelled);
+  EXPECT_EQ(stats.lookups, 9000);
+  EXPECT_EQ(stats.failures, failed + cancelled + late);
   EXPECT_GT(stats.hedges, 0);
+  // With one in flight and six threads lookups meet; with three they may not.
+  if (GetParam() < 2) {
+    EXPECT_EQ(stats.merged > 0, GetParam() == 1);
+  }
   for (const auto& [id, server] : stats.servers) EXPECT_EQ(server.in_flight, 0) << id;
 }
 
-TEST(FanoutStress, StopsWhileLookupsStart) {
+struct Burst {
+  std::vector<int64_t> ids;
+  std::string rows;
+  TesseraLookup* lookup = nullptr;
+  std::atomic<int> code{-1};
+};
+
+TEST_P(FanoutStress, ABadMemberFailsNoneOfItsNeighbours) {
+  const RouteSpec spec = FakeServers::Spec(2, 1);
+  const auto is_bad = [](uint64_t id) { return id % 37 == 5; };
+  Answerers answerers(2, [&](FakeCall* call, uint32_t) {
+    for (const auto& [table, ids] : call->Asked()) {
+      if (std::any_of(ids.begin(), ids.end(), is_bad)) return call->Refuse(RefusalKind::kBadRequest);
+    }
+    call->AnswerRows();
+  });
+  Connect(spec, &answerers, Options());
+  std::atomic<int> unexpected{0};
+  std::vector<std::thread> workers;
+  for (uint32_t seed = 0; seed < 6; ++seed) {
+    workers.emplace_back([&, seed] {
+      std::mt19937 random(seed);
+      for (int round = 0; round < 40; ++round) {
+        // Many at once from each thread: some meet, whatever the scheduler does.
+        std::array<Burst, 16> burst;
+        for (Burst& one : burst) {
+          one.ids.resize(1 + random() % 4);
+          for (int64_t& id : one.ids) id = random() % 1000;
+          one.rows.resize(one.ids.size() * 8);
+          const TesseraGather gather = {0, 8, one.ids.data(), one.ids.size(), one.rows.data()};
+          one.lookup = FanoutApi()->start(
+              route.get(), &gather, 1, TESSERA_NO_DEADLINE,
+              [](void* arg, int code, const char*, size_t) { static_cast<Burst*>(arg)->code = code; }, &one);
+        }
+        for (Burst& one : burst) {
+          while (one.code == -1) std::this_thread::yield();
+          FanoutApi()->release_lookup(one.lookup);
+          const bool bad = std::any_of(one.ids.begin(), one.ids.end(), is_bad);
+          if (one.code != static_cast<int>(bad ? Code::kInternal : Code::kOk)) ++unexpected;
+        }
+      }
+    });
+  }
+  for (std::thread& worker : workers) worker.join();
+  EXPECT_EQ(unexpected, 0);
+  EXPECT_EQ(fanout->Stats().merged > 0, GetParam() > 0);
+  fanout->Stop();
+}
+
+TEST_P(FanoutStress, StopsWhileLookupsStart) {
   const RouteSpec spec = FakeServers::Spec(4, 2);
   for (int round = 0; round < 50; ++round) {
-    Answerers answerers(2);
-    FanoutParts parts;
-    parts.now_ns = MonotonicNs;
-    parts.timer = MakeThreadRetryTimer();
-    parts.connect = [&](const TargetSpec&) { return std::make_shared<ThreadedTransport>(&answerers, &spec.tables); };
-    std::shared_ptr<Fanout> fanout;
-    ASSERT_TRUE(Fanout::Create(std::move(parts), FakeServers::DefaultOptions(), &fanout).ok());
-    Ref<TesseraRoute> route;
-    ASSERT_TRUE(fanout->MakeRoute(spec, &route).ok());
+    Answerers answerers(2, AnswerMostly);
+    Connect(spec, &answerers, Options());
     std::atomic<int> done{0};
     std::vector<std::thread> workers;
     for (int i = 0; i < 2; ++i) {

@@ -63,7 +63,7 @@ class Hanging {
         self);
   }
 
-  const TesseraHandler handler_ = {TESSERA_ABI_VERSION, this, &Handle};
+  const TesseraHandler handler_ = {TESSERA_ABI_VERSION, this, &Handle, nullptr};
   std::mutex mu_;
   std::condition_variable changed_;
   const TesseraCallApi* api_ = nullptr;  // guarded by mu_

@@ -8,12 +8,14 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from admin.local_cluster import LocalCluster
 from support.command_line import TIMEOUT_S, damage, refused, tessera, up
@@ -43,7 +45,10 @@ def test_a_port_in_use_is_named_before_anything_starts(small_model: SmallModel) 
 
 def test_up_serves_until_ctrl_c(small_model: SmallModel, tmp_path: Path) -> None:
     known = f"--repository={small_model.repository}"
-    with up(tmp_path, known, "--shards=3", "--replicas=2", f"--model={MODEL}:1,2") as running:
+    policies = tmp_path / "policies.toml"
+    policies.write_text("[default]\nmax_batch_size = 32\n")
+    flags = ("--shards=3", "--replicas=2", f"--batching-policy-file={policies}", "--metrics-port=0")
+    with up(tmp_path, known, f"--model={MODEL}:1,2", *flags) as running:
         for version in (1, 2):
             answer = tessera("predict", MODEL, _inputs(small_model), f"--version={version}")
             assert answer.returncode == 0, answer.stderr
@@ -54,6 +59,7 @@ def test_up_serves_until_ctrl_c(small_model: SmallModel, tmp_path: Path) -> None
 
         _predict_refuses(small_model)
         _check_status(small_model, shards=3, replicas=2)
+        assert _metric(running.ready["metrics"], "tessera_fanout_lookups_total") > 0
 
         refused(4, "cluster 'default' is up already; end it first or give --cluster another name", "up", known)
         again = tessera("model", "load", f"{MODEL}:1,2", known, "--replicas=2")
@@ -104,6 +110,9 @@ def _check_status(small_model: SmallModel, shards: int, replicas: int) -> None:
     fair = model["slots"] * replicas / shards
     assert all(abs(server["slots"][MODEL] - fair) < 0.1 * fair for server in content["servers"])
     assert content["problems"] == []
+    (router,) = content["routers"]
+    assert router["status"]["requests"] >= 3
+    assert router["status"]["regions"] == []  # the model has none
 
     text = tessera("status").stdout
     assert [line.split()[0] for line in text.splitlines() if line] == [
@@ -112,13 +121,26 @@ def _check_status(small_model: SmallModel, shards: int, replicas: int) -> None:
 
 
 def test_up_in_process(small_model: SmallModel, tmp_path: Path) -> None:
-    with up(tmp_path, f"--repository={small_model.repository}", "--in-process", "--shards=2") as running:
+    flags = ("--in-process", "--shards=2", "--metrics-port=0")
+    with up(tmp_path, f"--repository={small_model.repository}", *flags) as running:
+        assert _metric(running.ready["metrics"], "tessera_predict_requests_total") == 0
         answer = tessera("predict", MODEL, _inputs(small_model))
         assert json.loads(answer.stdout) == small_model.expected[2], answer.stderr
-        refused(4, "runs --in-process: its records are in its own memory, not in etcd", "status")
+        status = tessera("status")
+        assert [line.split()[0] for line in status.stdout.splitlines()] == ["ROUTER", running.ready["router"]]
+        assert "keeps its records in its own memory: only its router is asked" in status.stderr
+        assert json.loads(tessera("status", "-o", "json").stdout)["routers"][0]["status"]["requests"] == 1
+        known = f"--repository={small_model.repository}"
+        refused(4, "runs --in-process: its records are in its own memory", "model", "load", MODEL, known)
         errors = running.end()
         assert running.process.returncode == 0, errors
         assert "Traceback" not in errors
+
+
+def _metric(address: str, name: str) -> float:
+    with urllib.request.urlopen(f"http://{address}/metrics", timeout=TIMEOUT_S) as response:
+        families = text_string_to_metric_families(response.read().decode())
+        return sum(sample.value for family in families for sample in family.samples if sample.name == name)
 
 
 def test_why_a_server_cannot_hold_its_part_is_said_by_up(small_model: SmallModel, tmp_path: Path) -> None:

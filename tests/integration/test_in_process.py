@@ -2,9 +2,12 @@
 
 import gc
 import shutil
+import socket
 import threading
 import time
+import urllib.request
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,6 +20,7 @@ from tessera.errors import (
     DeadlineExceededError,
     FailedPreconditionError,
     NotFoundError,
+    SettingsError,
     UnavailableError,
 )
 from tessera.repository import Repository
@@ -51,6 +55,24 @@ def test_clusters_may_follow_each_other_and_leave_no_threads(small_model: SmallM
     while _native_threads() > native_before:
         assert time.monotonic() < deadline, f"{_native_threads()} threads, {native_before} before"
         time.sleep(0.1)
+
+
+def test_batching_and_metrics_are_set_as_for_a_router(small_model: SmallModel, tmp_path: Path) -> None:
+    policies = tmp_path / "policies.toml"
+    policies.write_text("[default]\nmax_batch_size = 32\n")
+    models = {MODEL: [1]}
+    settings: dict[str, Any] = {"batching_policy_file": policies, "metrics_port": 0}
+    with InProcessCluster(small_model.repository, models=models, shards=1, **settings) as cluster:
+        assert cluster.describe()["metrics"] == cluster.metrics_address
+        with urllib.request.urlopen(f"http://{cluster.metrics_address}/metrics", timeout=10) as response:
+            assert b"tessera_lane_busy_seconds_total" in response.read()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", int(cluster.metrics_address.rpartition(":")[2])))
+    policies.unlink()
+    with pytest.raises(SettingsError, match=r"--batching-policy-file: .*: cannot be read"):
+        InProcessCluster(small_model.repository, models=models, **settings).__enter__()
+    with pytest.raises(SettingsError, match="--enable-batching must be given with --batching-policy-file"):
+        InProcessCluster(small_model.repository, models=models, enable_batching=False, batching_policy_file=policies)
 
 
 def test_two_clusters_may_run_side_by_side(small_model: SmallModel) -> None:

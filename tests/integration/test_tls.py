@@ -17,6 +17,7 @@ from admin.tensors import from_tensor
 from cpp_ext import _rpc
 from placement.connect import EtcdSettings, open_etcd
 from protos import serving_pb2
+from support.command_line import tessera
 from support.etcd_process import Certificates, EtcdProcess, make_certificates
 from support.held_tables import LOOKUP
 from support.rpc_calls import Outcome, call, connected
@@ -122,6 +123,18 @@ def test_a_client_with_a_certificate_is_served_through_tls_everywhere(
     response = serving_pb2.PredictResponse.FromString(answer.response)
     outputs = {alias: from_tensor(tensor) for alias, tensor in response.outputs.items()}
     assert outputs == small_model.expected[VERSION]
+
+
+def test_status_asks_the_router_through_tls(cluster: LocalCluster, etcd: EtcdProcess, ours: Certificates) -> None:
+    assert etcd.certificates is not None
+    to_etcd = (f"--etcd={cluster.etcd_endpoint}", *etcd_flags(etcd.certificates))
+    to_router = (f"--router-ca={ours.ca}", f"--router-cert={ours.certificate}", f"--router-key={ours.key}")
+    (router,) = json.loads(tessera("status", *to_etcd, *to_router, "-o", "json").stdout)["routers"]
+    assert router["address"] == cluster.router_address
+    assert router["status"]["uptime_s"] > 0
+    without = json.loads(tessera("status", *to_etcd, "-o", "json").stdout)
+    assert without["routers"][0]["status"] is None
+    assert without["problems"][0].startswith(f"router {router['id']}: no answer: UNAVAILABLE")
 
 
 @pytest.mark.parametrize("who", ["router", "server-0"])

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-ABI_VERSION = 1
+ABI_VERSION = 2
 NO_DEADLINE = (1 << 63) - 1
 
 _capsule_new = ctypes.pythonapi.PyCapsule_New
@@ -44,7 +44,7 @@ _Handle = ctypes.CFUNCTYPE(None, _VOID, ctypes.POINTER(_CallApi), _VOID)
 
 
 class _Handler(ctypes.Structure):
-    _fields_ = [("abi_version", ctypes.c_uint32), ("context", _VOID), ("handle", _Handle)]
+    _fields_ = [("abi_version", ctypes.c_uint32), ("context", _VOID), ("handle", _Handle), ("burst", _VOID)]
 
 
 @dataclass

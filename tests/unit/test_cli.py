@@ -68,6 +68,14 @@ def test_bugs_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
         ("partition m --repository r --model x --max-shard-bytes 3MB/s", "--max-shard-bytes: got '3MB/s'"),
         ("up --repository r --port x", "argument --port: invalid int value: 'x'"),
         ("up --repository r --router-cpus a", "argument --router-cpus: got 'a', expected core numbers such as 0,1"),
+        (
+            "up --repository r --no-batching --batching-policy-file f",
+            "--batching-policy-file: not allowed with argument --no-batching",
+        ),
+        (
+            "up --repository r --batching-parameters-file f --batching-policy-file f",
+            "--batching-policy-file: not allowed with argument --batching-parameters-file",
+        ),
         ("model", "the following arguments are required: VERB"),
     ],
 )
@@ -85,6 +93,16 @@ def test_wrong_usage_names_what_is_wrong(line: str, says: str, capsys: pytest.Ca
         ("up --repository r --shards 2 --replicas 3", "--replicas: got 3, expected 1 to 2, the number of --shards"),
         ("up --repository r --replicas 0", "--replicas: got 0, expected 1 to 2"),
         ("up --repository r --port 70000", "--port: got 70000, expected 0 to 65535"),
+        ("up --repository r --metrics-port 70000", "--metrics-port: got 70000, expected 0 to 65535"),
+        ("up --repository r --max-in-flight-batches -1", "--max-in-flight-batches: got -1, expected at least 0"),
+        (
+            "up --repository r --batching-policy-file /no",
+            "--batching-policy-file: /no: cannot be read: No such file or directory",
+        ),
+        ("status --window-s -1", "--window-s: got -1, expected 0 to 3600"),
+        ("status --router-cert c", "--router-ca must be given with --router-cert"),
+        ("status --router-ca a --router-cert c", "--router-cert and --router-key: expected both or none"),
+        ("status --router-ca /no", "--router-ca /no: No such file or directory"),
         ("up --repository r --in-process --server-memory-bytes 1GiB", "--server-memory-bytes: cannot be given with"),
         ("predict m [1]", "INPUTS: got [1], expected a JSON object"),
         ("predict m {", "INPUTS: not JSON"),

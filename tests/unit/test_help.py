@@ -13,7 +13,19 @@ from support.golden import check_golden
 from tessera.settings import load
 
 ROOT = Path(__file__).parents[2]
-VERBS = ("", "partition", "verify", "up", "model", "model load", "predict", "status")
+VERBS = (
+    "",
+    "partition",
+    "verify",
+    "batch",
+    "batch plan",
+    "batch apply",
+    "up",
+    "model",
+    "model load",
+    "predict",
+    "status",
+)
 
 pytestmark = pytest.mark.skipif(
     sys.version_info >= (3, 13), reason="argparse lays help out in another way from 3.13 on"

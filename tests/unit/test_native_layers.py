@@ -11,11 +11,12 @@ CPP_EXT = CHECKOUT / "cpp_ext"
 # A folder may include these others; "python" is the top.
 ALLOWED = {
     "base": set(),
+    "batch": {"base"},
     "table": {"base"},
     "rpc": {"base", "table"},
     "ops": {"base"},
-    "graph": {"base", "table", "ops"},
-    "python": {"base", "table", "rpc", "ops", "graph"},
+    "graph": {"base", "batch", "table", "ops"},
+    "python": {"base", "batch", "table", "rpc", "ops", "graph"},
 }
 # What each may include of other projects, by the beginning of the path; a folder that is not named may not.
 FOREIGN = {

@@ -18,6 +18,7 @@ LONG_FILES = {
     "tests/unit/test_placement_operation.py": "every crash point of one state machine",
     "tests/cpp/rpc_transport_test.cc": "one clause of the transport's contract a test",
     "tests/native/test_rpc_fanout.py": "one clause of the fan-out's contract a test",
+    "tests/native/test_graph_batching_races.py": "one race or pitfall a test",
     "tests/native/test_rpc_server.py": "one clause of the server's contract a test",
     "tests/native/test_rpc_tables.py": "one clause of the table store's contract a test",
     "tests/support/predict_over_fanout.py": "one program that several tests run as a process",

@@ -1,5 +1,6 @@
 """The settings of the two processes: what they refuse, and that every spelling of every field works."""
 
+import socket
 from dataclasses import fields
 from pathlib import Path
 
@@ -36,6 +37,24 @@ def _server(*argv: str, **environ: str) -> ShardServerSettings:
         (["--saved-model=a=b", "--tls-client-ca=c"], "--tls-cert must be given with --tls-client-ca"),
         (["--saved-model=a=b", "--shard-tls-cert=c"], "--shard-tls-key must be given with --shard-tls-cert"),
         (
+            ["--saved-model=a=b", "--batching-policy-file=f", "--batching-parameters-file=f"],
+            "--batching-policy-file and --batching-parameters-file: expected only one of them",
+        ),
+        (
+            ["--saved-model=a=b", "--batching-policy-file=f", "--enable-batching=false"],
+            "--enable-batching must be given with --batching-policy-file",
+        ),
+        (
+            ["--saved-model=a=b", "--batching-parameters-file=f", "--enable-batching=false"],
+            "--enable-batching must be given with --batching-parameters-file",
+        ),
+        (["--saved-model=a=b", "--max-in-flight-batches=-1"], "--max-in-flight-batches: got '-1', expected at least 0"),
+        (["--saved-model=a=b", "--metrics-port=65536"], "--metrics-port: got 65536, expected 0 to 65535"),
+        (
+            ["--saved-model=a=b", "--metrics-port=0", "--listen=unix:/tmp/r"],
+            "--metrics-port: needs the host of --listen, got --listen=unix:/tmp/r",
+        ),
+        (
             ["--saved-model=a=b", "--shard-tls-cert=c", "--shard-tls-key=k"],
             "--shard-tls-ca must be given with --shard-tls-cert",
         ),
@@ -68,6 +87,23 @@ def test_a_shard_server_refuses(argv: list[str], says: str) -> None:
 
 def test_a_listen_address_with_a_host_is_its_own_advertisement() -> None:
     assert _server("--server-id=s", "--repository=r", "--etcd=e", "--listen=10.0.0.5:8600").advertise == ""
+
+
+@pytest.mark.parametrize(
+    ("argv", "bound", "expected"),
+    [
+        ([], "0.0.0.0:8500", f"{socket.gethostname()}:8500"),
+        ([], "[::]:8500", f"{socket.gethostname()}:8500"),
+        ([], ":8500", f"{socket.gethostname()}:8500"),
+        ([], "10.0.0.5:8500", "10.0.0.5:8500"),
+        ([], "unix:/run/router", "unix:/run/router"),
+        (["--advertise=router.example:1"], "0.0.0.0:8500", "router.example:1"),
+    ],
+)
+def test_a_router_registers_an_address_that_means_something_elsewhere(
+    argv: list[str], bound: str, expected: str
+) -> None:
+    assert _router("--saved-model=a=b", *argv).advertised(bound) == expected
 
 
 def test_flags_environment_and_file_are_the_same(tmp_path: Path) -> None:

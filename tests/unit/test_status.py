@@ -3,7 +3,9 @@
 import json
 from dataclasses import replace
 
-from admin.status_command import as_text, describe
+from admin.router_stats import Answer, to_json
+from admin.status_command import describe, describe_routers
+from admin.status_text import as_text
 from placement.records import (
     MemberRecord,
     MemberState,
@@ -15,7 +17,9 @@ from placement.records import (
     RouterRecord,
 )
 from placement.snapshot import ClusterSnapshot, MemberView, ModelView
+from router.status_service import to_message
 from support.golden import check_golden
+from support.router_statistics import router_statistics
 
 _DIGEST = "ab" * 32
 _PLACEMENT = Placement(
@@ -54,27 +58,33 @@ _SNAPSHOT = ClusterSnapshot(
         "server-1": MemberView(_member(1), live=False),
         "server-2": MemberView(_member(2, MemberState.STARTING, "blob ab12: has 3 bytes, expected 4"), live=True),
     },
-    routers={"router-0": RouterRecord("r", "10.0.0.9:8500")},
+    routers={"router-0": RouterRecord("r", "10.0.0.9:8500"), "router-1": RouterRecord("r", "10.0.0.10:8500")},
     problems={"/k": "/k: not JSON"},
 )
+_STATUS = to_json(to_message(router_statistics(), "0.1.0"))
+_ANSWERS = {
+    "10.0.0.9:8500": Answer(_STATUS),
+    "10.0.0.10:8500": Answer(problem="DEADLINE_EXCEEDED: Deadline Exceeded"),
+}
+_IDLE = Answer({**_STATUS, "regions": [], "lanes": [], "errors": {}})
 
 
 def test_the_tables() -> None:
-    check_golden("status.txt", as_text(describe(_SNAPSHOT)) + "\n")
+    check_golden("status.txt", as_text(describe(_SNAPSHOT, _ANSWERS)) + "\n")
 
 
 def test_the_json() -> None:
-    check_golden("status.json", json.dumps(describe(_SNAPSHOT), indent=2) + "\n")
+    check_golden("status.json", json.dumps(describe(_SNAPSHOT, _ANSWERS), indent=2) + "\n")
 
 
 def test_an_empty_cluster_has_headers_only() -> None:
-    lines = as_text(describe(ClusterSnapshot())).splitlines()
+    lines = as_text(describe(ClusterSnapshot(), {})).splitlines()
     assert [line.split()[0] for line in lines if line] == ["SERVER", "ROUTER", "MODEL"]
 
 
 def test_a_model_without_tables_is_on_no_server() -> None:
     placement = Placement("plain", 1, 1, 2, (), ((), ()), (PackageRef(1, _DIGEST),))
-    content = describe(replace(_SNAPSHOT, models={"plain": ModelView(placement=placement)}))
+    content = describe(replace(_SNAPSHOT, models={"plain": ModelView(placement=placement)}), _ANSWERS)
     assert content["models"][0] | {"versions": None} == {
         "name": "plain",
         "epoch": 1,
@@ -85,3 +95,16 @@ def test_a_model_without_tables_is_on_no_server() -> None:
         "operation": None,
     }
     assert all(server["slots"] == {} for server in content["servers"])
+
+
+def test_routers_alone_are_shown_without_the_cluster() -> None:
+    lines = as_text(describe_routers({"a:1": "a:1"}, {"a:1": Answer(_STATUS)})).splitlines()
+    assert [line.split()[0] for line in lines if line] == [
+        "ROUTER", "a:1", "ROUTER", "a:1", "a:1", "PROBLEMS", "router", "router",
+    ]  # fmt: skip
+
+
+def test_a_router_that_batches_nothing_has_no_table_of_batches() -> None:
+    text = as_text(describe_routers({"a:1": "a:1"}, {"a:1": _IDLE}))
+    assert text.splitlines()[1].split() == ["a:1", "a:1", "410", "0", "3", "-"]
+    assert "MODEL" not in text

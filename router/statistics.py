@@ -1,0 +1,102 @@
+"""What the router has counted, gathered from the native core into one value for metrics and `tessera status`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from batching.policy_file import Policy
+from router.batch_policies import BatchPolicies, NamedGraph
+from tessera.clock import Clock
+
+
+class _Counting(Protocol):
+    """A native object with counters."""
+
+    def stats(self) -> Mapping[str, Any]: ...
+
+
+@dataclass(frozen=True)
+class RegionStatistics:
+    """A batched region of a loaded graph.
+
+    Attributes:
+        is_in_loop: it is in the body of a loop.
+        refused: why it runs request by request nevertheless; empty when it is batched.
+        policy: by which it is batched now.
+        stats: as `_graph.Graph.batching_stats` has them.
+    """
+
+    model: str
+    version: int
+    region: str
+    signatures: tuple[str, ...]
+    is_in_loop: bool
+    refused: str
+    policy: Policy
+    stats: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class RouterStatistics:
+    """One reading; `predictor`, `fanout` and `lanes` as the native core has them (`_graph.pyi`, `_rpc.pyi`).
+
+    Attributes:
+        unused_policies: entries of the policy file that speak of no region that is loaded.
+    """
+
+    uptime_s: float
+    predictor: Mapping[str, Any]
+    fanout: Mapping[str, Any]
+    regions: tuple[RegionStatistics, ...]
+    lanes: Mapping[str, Mapping[str, Any]]
+    unused_policies: tuple[str, ...]
+
+
+class StatisticsSource:
+    """Reads the counters of one router; from any thread."""
+
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        predictor: _Counting,
+        fanout: _Counting,
+        graphs: Callable[[], Iterable[NamedGraph]],
+        policies: BatchPolicies,
+        lanes: Callable[[], Mapping[str, Mapping[str, Any]]],
+    ) -> None:
+        """The router starts now; `graphs` returns what is loaded."""
+        self._clock, self._started_s = clock, clock.monotonic_s()
+        self._predictor, self._fanout, self._lanes = predictor, fanout, lanes
+        self._graphs, self._policies = graphs, policies
+
+    def read(self) -> RouterStatistics:
+        """Return the counters of this moment. Cost: tens of microseconds a region."""
+        graphs = tuple(self._graphs())
+        return RouterStatistics(
+            uptime_s=self._clock.monotonic_s() - self._started_s,
+            predictor=self._predictor.stats(),
+            fanout=self._fanout.stats(),
+            regions=tuple(region for one in graphs for region in self._regions(one)),
+            lanes=self._lanes(),
+            unused_policies=tuple(self._policies.unused(graphs)),
+        )
+
+    def _regions(self, one: NamedGraph) -> Iterable[RegionStatistics]:
+        found = one.graph.batch_regions
+        if not found:
+            return
+        stats = one.graph.batching_stats()
+        for region in sorted(found):
+            yield RegionStatistics(
+                model=one.model,
+                version=one.version,
+                region=region,
+                signatures=tuple(found[region]["signatures"]),
+                is_in_loop=found[region]["in_loop"],
+                refused=found[region]["refused"],
+                policy=self._policies.policy_of(one.model, region),
+                stats=stats[region],
+            )
