@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import FrameType
 
@@ -26,6 +26,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("case", nargs="*", help=f"what to measure: {', '.join(CASES)} (default: all)")
     parser.add_argument("--quick", action="store_true", help="short runs, to see that everything works")
+    parser.add_argument("--seconds", type=float, help="of each run (default: 2, and for --quick 0.3)")
     parser.add_argument("--work-dir", type=Path, default=CHECKOUT / "build" / "bench", help="models, packages, logs")
     parser.add_argument(
         "--output",
@@ -40,9 +41,12 @@ def main() -> int:
 
     signal.signal(signal.SIGTERM, _end)
     durations = Durations.quick() if options.quick else Durations()
+    if options.seconds is not None:
+        durations = replace(durations, run_s=options.seconds, warm_up_s=min(durations.warm_up_s, options.seconds))
     context = Context(options.work_dir.resolve(), durations)
     rows: list[report.Row] = []
     failed = False
+    about = {"commit": machine.commit(CHECKOUT), "machine": machine.describe(), "settings": asdict(durations)}
     for name in options.case or CASES:
         say(f"case {name}")
         try:
@@ -50,8 +54,10 @@ def main() -> int:
         except (TesseraError, subprocess.SubprocessError) as error:
             failed = True
             say(f"case {name} failed: {error}")
+        report.write(
+            CHECKOUT / "bench" / "results" / "partial.json", rows, about
+        )  # kept if a later case is interrupted
     print(report.text_table(rows))
-    about = {"commit": machine.commit(CHECKOUT), "machine": machine.describe(), "settings": asdict(durations)}
     report.write(output, rows, about)
     say(f"wrote {output}")
     return 1 if failed else 0

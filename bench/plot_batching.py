@@ -72,7 +72,7 @@ def plots(rows: Sequence[report.Row]) -> list[Plot]:
             for name in names
         )
         best = tuple((rate, _best_p50_us(by_rate[rate], names) * 1e-3) for rate in sorted(by_rate))
-        curves += (Curve(_NAMES["best"], best),)
+        curves += (Curve(_NAMES["best"], tuple(point for point in best if point[1] > 0)),)
         made.append(Plot(f"batching-{workload}-open.svg", workload, "requests/s offered", "median latency, ms", curves))
     return made
 
@@ -146,14 +146,14 @@ class _Axis:
 
 
 def _best_p50_us(detail: Mapping[str, float], ours: Sequence[str]) -> float:
-    """Return the lowest median of the baselines that keep up; of all of them if none does."""
+    """Return the lowest median of the baselines that keep up, else of those that answered; 0 if none did."""
     others = {
         key.removesuffix(".p50_us"): value
         for key, value in detail.items()
-        if key.endswith(".p50_us") and key.removesuffix(".p50_us") not in ours
+        if key.endswith(".p50_us") and key.removesuffix(".p50_us") not in ours and value > 0
     }
     good = {name: value for name, value in others.items() if detail[f"{name}.rate"] >= 0.95 * detail[f"{name}.offered"]}
-    return min((good or others).values())
+    return min((good or others).values(), default=0.0)
 
 
 def _line(x1: float, y1: float, x2: float, y2: float, color: str, *, width: int = 1) -> str:

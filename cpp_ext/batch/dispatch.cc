@@ -26,8 +26,23 @@ int64_t Earliest(int64_t a_ns, int64_t b_ns) { return std::min(a_ns, b_ns); }
 bool BatchScheduler::HasSlot(const BatchGroup& group) const {
   const int64_t own = group.policy.max_in_flight_batches;
   if (own > 0 && group.in_flight >= own) return false;
+  // A loop whose requests are better off side by side than in one batch need not find that out by trials.
+  if (own == 0 && group.in_loop && !group.waiting.empty() && !PaysToGather(*group.waiting.front())) {
+    return in_flight_ < limit_.most();
+  }
   // A group's own number stands above what the lane finds best, but not above what the lane was told.
   return in_flight_ < (limit_.fixed() ? limit_.limit() : std::max(limit_.limit(), own));
+}
+
+bool BatchScheduler::PaysToGather(const BatchQueue& queue) const {
+  if (!queue.occupies_thread || limit_.most() == 1) return true;
+  // Batches on a CPU run side by side, each on a core of its own: one for all must be cheaper than that. What larger
+  // ones cost is learned from those that form anyway when more requests are in the loop than batches may run.
+  const BatchGroup& group = *queue.group;
+  const int64_t all = std::min(group.stats.in_loop, group.MaxRows());
+  const int64_t one_ns = queue.cost.Predict(PaddedRows(group.policy, 1));
+  const int64_t all_ns = queue.cost.Predict(PaddedRows(group.policy, all));
+  return one_ns == CostModel::kUnknown || all_ns * limit_.most() < one_ns * all;
 }
 
 BatchScheduler::Ready BatchScheduler::ReadyAt(BatchQueue* queue, int64_t now_ns) const {
@@ -38,6 +53,7 @@ BatchScheduler::Ready BatchScheduler::ReadyAt(BatchQueue* queue, int64_t now_ns)
   if (closed_) return {now_ns, CloseReason::kIdle};
   if (group.in_loop) {
     if (group.unanswered >= group.stats.in_loop) return {now_ns, CloseReason::kAllInLoop};
+    if (!PaysToGather(*queue)) return {now_ns, CloseReason::kIdle};
     const int64_t cell_ns = queue->cost.Predict(PaddedRows(group.policy, queue->rows()));
     int64_t wait_ns = cell_ns == CostModel::kUnknown ? 0 : cell_ns / kLoopWaitPart;
     if (timeout_ns > 0) wait_ns = std::min(wait_ns, timeout_ns);

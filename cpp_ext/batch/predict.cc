@@ -22,7 +22,7 @@ int64_t AtBest(int64_t need_ns) { return need_ns / 3 * 2; }
 
 int64_t BatchScheduler::BeginNs(int64_t now_ns) const {
   int64_t end_ns = now_ns;
-  for (const ScheduledBatch* batch : flying_) {
+  for (const std::shared_ptr<ScheduledBatch>& batch : flying_) {
     if (batch->predicted_ns != kUnknown) end_ns = std::max(end_ns, batch->end_ns);
   }
   return now_ns + static_cast<int64_t>(overlap_.part() * static_cast<double>(end_ns - now_ns));
@@ -34,12 +34,13 @@ void BatchScheduler::Predict(ScheduledBatch* batch, int64_t now_ns) {
   batch->end_ns = batch->predicted_end_ns = BeginNs(now_ns) + std::max<int64_t>(batch->predicted_ns, 0);
   batch->ahead_ended_ns = now_ns;
   queue.proven_ns = now_ns;
-  flying_.push_back(batch);
+  flying_.push_back(batch->shared_from_this());
 }
 
 void BatchScheduler::LearnFrom(ScheduledBatch* batch, bool ok, int64_t now_ns) {
   BatchQueue& queue = *batch->queue;
-  const auto place = std::find(flying_.begin(), flying_.end(), batch);
+  const auto place =
+      std::find_if(flying_.begin(), flying_.end(), [batch](const auto& flying) { return flying.get() == batch; });
   assert(place != flying_.end());
   const bool overtook = place != flying_.begin();
   const bool known = batch->predicted_ns != kUnknown;

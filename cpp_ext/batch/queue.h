@@ -40,6 +40,8 @@ class BatchGroup {
   const std::string name;
   const bool in_loop;
   BatchPolicy policy;
+  // The largest max_batch_size there was: callers may have cut their rows by an earlier policy. Such a task runs alone.
+  int64_t most_rows = 0;
   BatchGroupStats stats;
 
   std::vector<std::shared_ptr<BatchQueue>> waiting;     // the queues with tasks; keeps them alive

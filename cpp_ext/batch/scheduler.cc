@@ -21,6 +21,7 @@ BatchScheduler::BatchScheduler(const LaneOptions& options, int64_t now_ns)
 
 Status BatchScheduler::SetPolicy(BatchGroup* group, BatchPolicy policy) {
   if (Status status = policy.Check(); !status.ok()) return status;
+  group->most_rows = std::max({group->most_rows, group->policy.max_batch_size, policy.max_batch_size});
   group->policy = std::move(policy);
   if (!limit_.fixed()) most_in_flight_ = std::max(most_in_flight_, group->policy.max_in_flight_batches);
   for (const std::shared_ptr<BatchQueue>& queue : group->waiting) queue->Reclassify();
@@ -49,7 +50,7 @@ Status BatchScheduler::Admit(BatchQueue* queue, const std::shared_ptr<BatchTask>
   for (size_t i = 0; i < count; ++i) {
     const BatchTask& task = *tasks[i];
     if (task.state_ != BatchTask::State::kNew) continue;
-    if (task.rows < 1 || task.rows > policy.max_batch_size) {
+    if (task.rows < 1 || task.rows > std::max(group.most_rows, policy.max_batch_size)) {
       ++group.stats.rejected_too_large;
       return Status(Code::kInvalidArgument, group.name + ": a task has " + std::to_string(task.rows) +
                                                 " rows, expected 1 to max_batch_size, which is " +

@@ -107,6 +107,8 @@ class BatchScheduler {
   void Forget(const BatchTask& task);  // its deadline
 
   bool HasSlot(const BatchGroup& group) const;
+  // Whether one batch for all requests in the loop beats a batch for each.
+  bool PaysToGather(const BatchQueue& queue) const;
   Ready ReadyAt(BatchQueue* queue, int64_t now_ns) const;
   Next LookAt(BatchGroup* group, int64_t now_ns);
   std::shared_ptr<ScheduledBatch> Form(BatchQueue* queue, int64_t now_ns);
@@ -126,7 +128,7 @@ class BatchScheduler {
   uint64_t sequence_ = 0;
   int64_t unanswered_ = 0;
   int64_t in_flight_ = 0;
-  std::vector<ScheduledBatch*> flying_;  // those in flight, in the order in which they started
+  std::vector<std::shared_ptr<ScheduledBatch>> flying_;  // those in flight, in the order in which they started
   Overlap overlap_;
   std::vector<BatchGroup*> active_;  // not idle; kept alive by their queues
   // The tasks that wait or run and have a deadline.

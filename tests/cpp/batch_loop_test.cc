@@ -31,6 +31,34 @@ TEST(BatchLoop, InALoopWaitsForAllThatAreInIt) {
   EXPECT_EQ(batch->rows(), 3);
 }
 
+TEST(BatchLoop, RequestsRunSideBySideWhenTheirBatchWouldCostMore) {
+  LaneOptions adaptive;  // begins with one in flight
+  SteppedScheduler s(adaptive);
+  auto queue = s.Queue(Policy(64), /*in_loop=*/true);
+  s.Teach(queue, 1, 100 * kMicro);
+  s.Teach(queue, 2, 190 * kMicro);  // two cores do two in 100
+  for (int i = 0; i < 2; ++i) s.scheduler.EnterLoop(queue->group.get());
+  s.Enqueue(queue);
+  ASSERT_NE(s.Start(), nullptr);
+  s.Enqueue(queue);
+  EXPECT_NE(s.Start(), nullptr);
+}
+
+TEST(BatchLoop, RequestsWaitForEachOtherWhenTheirBatchCostsLess) {
+  LaneOptions adaptive;
+  SteppedScheduler s(adaptive);
+  auto queue = s.Queue(Policy(64), /*in_loop=*/true);
+  s.Teach(queue, 1, 100 * kMicro);
+  s.Teach(queue, 8, 200 * kMicro);
+  for (int i = 0; i < 8; ++i) s.scheduler.EnterLoop(queue->group.get());
+  for (int i = 0; i < 7; ++i) s.Enqueue(queue);
+  EXPECT_EQ(s.Start(), nullptr);
+  s.Enqueue(queue);
+  auto batch = s.Start();
+  ASSERT_NE(batch, nullptr);
+  EXPECT_EQ(batch->rows(), 8);
+}
+
 TEST(BatchLoop, InALoopRunningTasksNeedNotBeWaitedFor) {
   LaneOptions two;
   two.max_in_flight_batches = 2;

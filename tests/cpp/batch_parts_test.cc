@@ -108,6 +108,56 @@ TEST(CostModel, LargeSizesShareCells) {
   }
 }
 
+TEST(CostModel, AtLeastIsWhatWasMeasuredOfLate) {
+  CostModel cost;
+  EXPECT_EQ(cost.AtLeast(1), CostModel::kUnknown);
+  cost.Learn(1, 1);
+  cost.Learn(1, kMilli);
+  EXPECT_EQ(cost.AtLeast(32), kMilli);  // not thirty-two times as much
+  cost.Learn(32, 10 * kMilli);
+  EXPECT_EQ(cost.AtLeast(32), 10 * kMilli);
+  for (int i = 0; i < 100; ++i) cost.Learn(1, kMilli);
+  EXPECT_EQ(cost.AtLeast(32), kMilli);  // that was long ago
+  EXPECT_EQ(cost.Predict(32), 10 * kMilli);
+}
+
+TEST(CostModel, OneSizeFoundCheaperSpeaksForAll) {
+  CostModel cost;
+  cost.Learn(1, 1);
+  for (const int64_t rows : {1, 8, 32}) cost.Learn(rows, 50 * kMilli);
+  cost.Learn(1, 5 * kMilli);
+  EXPECT_LE(cost.AtLeast(1), 28 * kMilli);
+  EXPECT_EQ(cost.AtLeast(32), cost.AtLeast(1));
+}
+
+TEST(Overlap, FindsSerialAndParallelDevices) {
+  for (const double part : {0.0, 0.5, 1.0}) {
+    Overlap overlap;
+    std::mt19937 random(1);
+    std::uniform_int_distribution<int64_t> ns(5 * kMilli, 15 * kMilli);
+    for (int i = 0; i < 100; ++i) {
+      const int64_t ahead_ns = ns(random);
+      overlap.Learn(10 * kMilli, ahead_ns, ns(random) + static_cast<int64_t>(part * static_cast<double>(ahead_ns)));
+    }
+    EXPECT_NEAR(overlap.part(), part, 0.25);
+  }
+  Overlap none;
+  none.Learn(CostModel::kUnknown, kMilli, 10 * kMilli);
+  none.Learn(10 * kMilli, 0, 20 * kMilli);
+  EXPECT_EQ(none.part(), 0);
+}
+
+TEST(PredictionError, IsWhatNineInTenStayBelow) {
+  PredictionError error;
+  EXPECT_EQ(error.MarginNs(10 * kMilli), kMilli / 2);
+  std::mt19937 random(1);
+  std::uniform_int_distribution<int64_t> ns(80 * kMilli, 120 * kMilli);
+  for (int i = 0; i < 1000; ++i) error.Learn(100 * kMilli, ns(random));
+  EXPECT_NEAR(error.MarginNs(100 * kMilli), 16 * kMilli, 6 * kMilli);
+  for (int i = 0; i < 1000; ++i) error.Learn(kMilli, 100 * kMilli);
+  EXPECT_EQ(error.MarginNs(100 * kMilli), 50 * kMilli);  // no more than half
+}
+
 // Lets an InFlightLimit run batches whose rate depends on the limit; returns the part of the batches with limit 2.
 double TimeAtTwo(double rate_of_two, int batches, bool loaded = true) {
   InFlightLimit limit(0);

@@ -14,9 +14,9 @@ import tensorflow as tf
 
 import batching
 from cpp_ext import _graph
-from support.batch_calls import Array, answer_all, good, load, save, spec
+from support.batch_calls import Array, answer, answer_all, good, load, save, spec
 from support.small_models import i32, i64
-from tessera.errors import InvalidArgumentError, NotFoundError, UnavailableError
+from tessera.errors import InvalidArgumentError, NotFoundError, TesseraError, UnavailableError
 
 pytestmark = pytest.mark.native
 
@@ -56,8 +56,8 @@ def test_requests_at_different_steps_of_a_loop_share_a_batch(tmp_path: Path) -> 
     graph = load(path)
     assert graph.batch_regions == {"cell": {"signatures": ["serving_default"], "in_loop": True, "refused": ""}}
     requests = [{"x": random_rows(1, seed), "steps": i32([50 + 10 * seed])} for seed in range(8)]
-    for request, answer in zip(requests, answer_all(graph, requests), strict=True):
-        np.testing.assert_allclose(good(answer)["y"], unbatched(path, request)["y"], rtol=1e-4, atol=1e-6)
+    for request, answered in zip(requests, answer_all(graph, requests), strict=True):
+        np.testing.assert_allclose(good(answered)["y"], unbatched(path, request)["y"], rtol=1e-4, atol=1e-6)
     stats = graph.batching_stats()["cell"]
     assert stats["rows"] == sum(int(request["steps"][0]) for request in requests)
     assert stats["in_loop"] == 0
@@ -174,3 +174,28 @@ def test_rows_keep_their_order_among_many_callers(tmp_path: Path) -> None:
     with ThreadPoolExecutor(16) as pool:
         assert all(pool.map(call, range(len(sizes))))
     assert graph.batching_stats()["tags"]["enqueued_rows"] == 0
+
+
+def test_a_smaller_batch_size_does_not_fail_calls_that_were_cut_for_the_larger_one(tmp_path: Path) -> None:
+    graph = load(save(tmp_path / "m", dense, x=spec(WIDTH)))
+    stop = threading.Event()
+    errors: list[str] = []
+
+    def call(seed: int) -> None:
+        x = random_rows(64, seed)
+        while not stop.is_set():
+            got = answer(graph, {"x": x}, timeout_s=20.0)
+            if isinstance(got, TesseraError):
+                errors.append(got.message)
+
+    threads = [threading.Thread(target=call, args=(seed,)) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    end = time.monotonic() + 1.5
+    while time.monotonic() < end:
+        for size in (64, 8):
+            graph.set_batching({"dense": _graph.BatchPolicy(max_batch_size=size)})
+    stop.set()
+    for thread in threads:
+        thread.join(30)
+    assert not errors
