@@ -81,7 +81,7 @@ check: ## linters, types, layers, formats (after `make setup`, which generates w
 	$(BIN)/ruff check $(PYTHON_SOURCES)
 	$(BIN)/ruff format --check $(PYTHON_SOURCES)
 	$(BIN)/clang-format --dry-run --Werror $(CPP_SOURCES)
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-cache
 	$(BIN)/mypy
 	$(BIN)/typos
 

@@ -281,7 +281,7 @@ def the_interpreter_ends_while_requests_wait_for_shards(system: System) -> None:
     silent = system.add_silent_shard()
     system.predictor.publish({MODEL: [system.version(1)]})
     channel = grpc.insecure_channel(f"127.0.0.1:{system.port}")
-    futures = [start(channel, PREDICT, system.request()) for _ in range(5)]
+    _pending = [start(channel, PREDICT, system.request()) for _ in range(5)]
     held = [silent.next() for _ in range(IN_FLIGHT)]
 
     def end(one: Any) -> None:
