@@ -17,6 +17,7 @@ from tensorflow.core.protobuf import config_pb2, meta_graph_pb2, rewriter_config
 from tensorflow.python.framework import errors as tf_errors
 from tensorflow.python.grappler import tf_optimizer
 
+from batching.library import load_op_library
 from partition.graph import Edge, Graph
 from tessera.errors import DataLossError, FailedPreconditionError, InvalidArgumentError, NotFoundError
 
@@ -92,6 +93,8 @@ def read_saved_model(
         tags = [sorted(meta.meta_info_def.tags) for meta in saved_model.meta_graphs]
         raise InvalidArgumentError(f"{path}: has graphs with tags {tags}, expected exactly one with ['{_SERVE}']")
     meta = found[0]
+    if _has_pair(meta):
+        load_op_library()  # a pair that the model's author put in
     _adopt_old_assets(meta)
     init_op = _init_op(meta)
     _select_signatures(meta, signatures, path)
@@ -113,6 +116,12 @@ def read_saved_model(
         return model
     meta.graph_def.CopyFrom(rewrite(model))
     return replace(model, graph=_inlined(meta, fetches, path, lower=True))
+
+
+def _has_pair(meta: meta_graph_pb2.MetaGraphDef) -> bool:
+    graph = meta.graph_def
+    every = (graph.node, *(function.node_def for function in graph.library.function))
+    return any(node.op == "TesseraBatch" for nodes in every for node in nodes)
 
 
 def _adopt_old_assets(meta: meta_graph_pb2.MetaGraphDef) -> None:

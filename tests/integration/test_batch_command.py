@@ -1,6 +1,8 @@
 """`tessera batch plan`, `tessera batch apply` and `tessera partition --batch auto` from the command line."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -51,3 +53,23 @@ def test_partition_with_regions(tmp_path: Path) -> None:
     assert (region["name"], region["inserted"]) == ("serving_default", True)
     same = tessera("verify", *package, f"--saved-model={batch_model_dir('recommender')}", "--samples=3")
     assert same.returncode == 0, same.stdout + same.stderr
+
+
+def test_a_model_that_has_the_pair_already_can_be_partitioned(tmp_path: Path) -> None:
+    """TensorFlow did not know its ops: the command had not loaded them."""
+    model = tmp_path / "model"
+    script = (
+        "import sys, tensorflow as tf, batching\n"
+        "module = tf.Module()\n"
+        "@tf.function(input_signature=[tf.TensorSpec([None, 2], tf.float32, name='x')])\n"
+        "def serve(x):\n"
+        "    x, token = batching.batch(x, name='double')\n"
+        "    return {'y': batching.unbatch(x * 2.0, token)}\n"
+        "module.serve = serve\n"
+        "tf.saved_model.save(module, sys.argv[1], signatures=serve)\n"
+    )
+    subprocess.run([sys.executable, "-c", script, str(model)], check=True, capture_output=True, timeout=120)
+    command = [sys.executable, "-m", "admin", "partition", str(model), f"--repository={tmp_path / 'repository'}"]
+    command += ["--model=m", "--version=1", "--max-shard-bytes=1MiB"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
