@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ from protos import batching_parameters_pb2
 from tessera.errors import InvalidArgumentError
 
 MAX_FILE_BYTES = 1 << 20
+TENSORFLOW_DEFAULTS = Policy(max_batch_size=1000, max_enqueued_rows=10 * 1000, split_large_inputs=False)
+"""What TensorFlow Serving does where its file says nothing. It bounds the queue by batches, here their rows count."""
+_DEFAULT_ENQUEUED_BATCHES = 10
 
 
 def read_text(path: str | Path) -> str:
@@ -34,15 +38,15 @@ def read_text(path: str | Path) -> str:
         raise InvalidArgumentError(f"{path}: byte {error.start} is not UTF-8, expected text") from None
 
 
-def load_parameters(path: str | Path) -> tuple[Policy, list[str]]:
+def load_parameters(path: str | Path, *, tensorflow_defaults: bool = False) -> tuple[Policy, list[str]]:
     """Read the file; see `parse_parameters`."""
-    return parse_parameters(read_text(path), str(path))
+    return parse_parameters(read_text(path), str(path), tensorflow_defaults=tensorflow_defaults)
 
 
-def parse_parameters(text: str, place: str) -> tuple[Policy, list[str]]:
+def parse_parameters(text: str, place: str, *, tensorflow_defaults: bool = False) -> tuple[Policy, list[str]]:
     """Return the policy that the protobuf text means, and warnings; `place` stands for the file in messages.
 
-    What the text does not say is as in `Policy()`, not as in TensorFlow Serving.
+    What the text does not say is as in `Policy()`, or with `tensorflow_defaults` as in TensorFlow Serving.
 
     Raises:
         InvalidArgumentError: the text is wrong; names file, line and field.
@@ -52,14 +56,16 @@ def parse_parameters(text: str, place: str) -> tuple[Policy, list[str]]:
         text_format.Parse(text, message)
     except (text_format.ParseError, ValueError, RecursionError) as error:
         raise InvalidArgumentError(_parse_message(error, place)) from None
-    return _Reader(message, text, place).policy()
+    return _Reader(message, text, place, tensorflow_defaults).policy()
 
 
 class _Reader:
     """Turns one message into a policy."""
 
-    def __init__(self, message: Any, text: str, place: str) -> None:
+    def __init__(self, message: Any, text: str, place: str, tensorflow_defaults: bool) -> None:
         self._message, self._text, self._place = message, text, place
+        self._tensorflow_defaults = tensorflow_defaults
+        self._defaults = TENSORFLOW_DEFAULTS if tensorflow_defaults else Policy()
         self._warnings: list[str] = []
 
     def policy(self) -> tuple[Policy, list[str]]:
@@ -70,8 +76,12 @@ class _Reader:
         if timeout is not None:
             values["batch_timeout_micros"] = timeout
         batches = self._number("max_enqueued_batches", 1)
+        if batches is None and self._tensorflow_defaults:
+            batches = _DEFAULT_ENQUEUED_BATCHES
         if batches is not None:
-            values["max_enqueued_rows"] = batches * values.get("max_batch_size", Policy.max_batch_size)
+            values["max_enqueued_rows"] = batches * values.get("max_batch_size", self._defaults.max_batch_size)
+        if self._message.HasField("enable_large_batch_splitting"):
+            values["split_large_inputs"] = self._message.enable_large_batch_splitting.value
         threads = self._number("num_batch_threads", 1)
         if threads is not None:
             values["max_in_flight_batches"] = min(threads, MAX_IN_FLIGHT)
@@ -79,7 +89,7 @@ class _Reader:
                 self._warn("num_batch_threads", f"{threads} is taken as {MAX_IN_FLIGHT}, the most batches in flight")
         self._without_meaning()
         try:
-            return Policy(**values), self._warnings
+            return replace(self._defaults, **values), self._warnings
         except InvalidArgumentError as error:
             field = re.match(r"\w+", error.message)
             known = {"max_enqueued_rows": "max_enqueued_batches"}
@@ -112,10 +122,10 @@ class _Reader:
             self._warn("thread_pool_name", "has no meaning here: all regions of a device share its lane")
         if message.pad_variable_length_inputs:
             self._warn(
-                "pad_variable_length_inputs", "has no meaning here: the model says what is padded (batching.Pad)"
+                "pad_variable_length_inputs",
+                "has no meaning here: requests of different lengths run in different batches, or the model says what "
+                "is padded (batching.Pad)",
             )
-        if message.HasField("enable_large_batch_splitting") and not message.enable_large_batch_splitting.value:
-            self._warn("enable_large_batch_splitting", "false has no meaning here: large inputs are always split")
 
     def _number(self, field: str, least: int) -> int | None:
         """Return the value, None if the field is not there."""

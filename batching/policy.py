@@ -34,6 +34,8 @@ class Policy:
         weight: share of the device's time while other regions want it too.
         padding: what to do with rows that make no allowed size: "pad_up" to the next larger one, "batch_down" to the
             next smaller one and let the others wait, "min_cost" what took less time a row so far.
+        split_large_inputs: whether a whole request of more rows than `max_batch_size` is split; if not it is refused.
+            The inputs of a region are always split.
 
     Raises:
         InvalidArgumentError: a field is wrong; names it, what it is and what was expected.
@@ -48,6 +50,7 @@ class Policy:
     priority: int = 0
     weight: float = 1.0
     padding: str = "pad_up"
+    split_large_inputs: bool = True
 
     def __post_init__(self) -> None:
         """Check all fields."""
@@ -65,6 +68,8 @@ class Policy:
             )
         if self.padding not in PADDINGS:
             raise InvalidArgumentError(f"padding: got {self.padding!r}, expected one of {', '.join(PADDINGS)}")
+        if not isinstance(self.split_large_inputs, bool):
+            raise InvalidArgumentError(f"split_large_inputs: got {self.split_large_inputs!r}, expected true or false")
 
     def _check_allowed_batch_sizes(self) -> None:
         sizes: object = self.allowed_batch_sizes

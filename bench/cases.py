@@ -8,7 +8,7 @@ import subprocess
 import time
 from collections.abc import Callable
 
-from bench import batching, batching_cases, batching_sharded, models, servers
+from bench import batching, batching_cases, batching_sharded, load_interference, models, rest, servers
 from bench.context import Context, say
 from bench.load import Point, Target, interleaved, median
 from bench.report import CONCURRENCIES, Row
@@ -162,6 +162,8 @@ CASES: dict[str, Callable[[Context], list[Row]]] = {
     "start": start,
     "recommender": recommender,
     "latency": latency,
+    **load_interference.CASES,
+    **rest.CASES,
     **batching.CASES,
     **batching_cases.CASES,
     **batching_sharded.CASES,

@@ -36,6 +36,7 @@ class Target:
         request: The message, without gRPC's frame.
         response_bytes: Bytes of a good answer, without gRPC's frame.
         pids: The processes whose CPU time counts: all that take part in answering.
+        http1: JSON over HTTP/1.1, one request a connection at a time, instead of gRPC; `method` is the path.
     """
 
     address: str
@@ -43,6 +44,11 @@ class Target:
     request: bytes
     response_bytes: int
     pids: tuple[int, ...]
+    http1: bool = False
+
+    def framed(self, message: bytes) -> bytes:
+        """Return what is sent as the body for `message`."""
+        return message if self.http1 else frame(message)
 
 
 @dataclass(frozen=True)
@@ -139,7 +145,7 @@ def run_once(target: Target, concurrency: int, duration_s: float) -> Point:
         raise FailedPreconditionError(f"core {LOAD_CPU} is not there: servers and load need a core each")
     with tempfile.TemporaryDirectory(prefix="bench-load-") as folder:
         body, log = Path(folder, "body"), Path(folder, "log")
-        body.write_bytes(frame(target.request))
+        body.write_bytes(target.framed(target.request))
         command = h2load_command(target, concurrency, duration_s, body, log)
         load_before_s, before_s = _children_cpu_s(), sum(map(process_cpu_s, target.pids))
         try:
@@ -151,22 +157,25 @@ def run_once(target: Target, concurrency: int, duration_s: float) -> Point:
         cpu_s = sum(map(process_cpu_s, target.pids)) - before_s
         load_cpu_s = _children_cpu_s() - load_before_s
         summary = parse_summary(done.stdout + done.stderr)
-        check_summary(summary, target.response_bytes + len(frame(b"")), concurrency)
+        check_summary(summary, target.response_bytes + len(target.framed(b"")), concurrency)
         p50_us, p99_us = percentiles_us(log.read_bytes())
     rate, cpu_us = summary.requests / duration_s, cpu_s * 1e6 / summary.requests
     return Point(rate, p50_us, p99_us, cpu_us, load_cpu_s / duration_s)
 
 
 def h2load_command(target: Target, concurrency: int, duration_s: float, body: Path, log: Path) -> list[str]:
-    """Return the command line: few connections with several streams each, as gRPC clients do it."""
+    """Return the command line: few connections with several streams each, as gRPC clients do it, or HTTP/1.1."""
+    url = f"http://{target.address}{target.method}"
+    common = ("taskset", "-c", str(LOAD_CPU), "h2load", "--threads=1", f"--duration={round(duration_s * 1000)}ms")
+    files = (f"--data={body}", f"--log-file={log}")
+    if target.http1:
+        return [*common, "--h1", f"--clients={concurrency}", *files, "--header=content-type: application/json", url]
     connections = min(concurrency, _MAX_CONNECTIONS)
     if concurrency % connections:
         raise InternalError(f"concurrency: got {concurrency}, expected a multiple of {connections}")
     return [
-        *("taskset", "-c", str(LOAD_CPU), "h2load", "--threads=1", f"--clients={connections}"),
-        *(f"--max-concurrent-streams={concurrency // connections}", f"--duration={round(duration_s * 1000)}ms"),
-        *(f"--data={body}", f"--log-file={log}", "--header=content-type: application/grpc", "--header=te: trailers"),
-        f"http://{target.address}{target.method}",
+        *(*common, f"--clients={connections}", f"--max-concurrent-streams={concurrency // connections}", *files),
+        *("--header=content-type: application/grpc", "--header=te: trailers", url),
     ]
 
 

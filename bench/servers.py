@@ -46,18 +46,38 @@ class Servers:
         wait_until("the echo server listens", lambda: _port(child) is not None, (child,), _START_TIMEOUT_S)
         return Started(f"127.0.0.1:{_port(child)}", (child.process.pid,), time.monotonic() - start)
 
-    def router(self, model_name: str, saved_model: Path) -> Started:
-        """Start a router alone that serves a plain SavedModel."""
+    def router(self, model_name: str, saved_model: Path, *flags: str) -> Started:
+        """Start a router alone that serves a plain SavedModel; `flags` are further ones."""
         ready_file = self._ready_file()
         child, start = self._start(
             f"router-{model_name}",
             [
                 *(sys.executable, "-m", "router", f"--saved-model={model_name}={saved_model}"),
                 *("--listen=127.0.0.1:0", "--pollers=1", f"--ready-file={ready_file}"),
+                *flags,
             ],
         )
         ready, start_s = self._wait_ready(child, ready_file, start)
         return Started(ready["address"], (child.process.pid,), start_s)
+
+    def rest(self, model_name: str, saved_model: Path) -> Started:
+        """Start a router alone that serves a plain SavedModel; the address is that of its REST port."""
+        ready_file = self._ready_file()
+        command = [
+            *(sys.executable, "-m", "router", f"--saved-model={model_name}={saved_model}", "--listen=127.0.0.1:0"),
+            *("--rest-listen=127.0.0.1:0", "--pollers=1", f"--ready-file={ready_file}"),
+        ]
+        child, start = self._start(f"rest-{model_name}", command)
+        ready, start_s = self._wait_ready(child, ready_file, start)
+        return Started(ready["rest"], (child.process.pid,), start_s)
+
+    def fastapi(self, model_name: str, saved_model: Path) -> Started:
+        """Start bench.fastapi_server."""
+        ready_file = self._ready_file()
+        command = [sys.executable, "-m", "bench.fastapi_server", model_name, str(saved_model), str(ready_file)]
+        child, start = self._start(f"fastapi-{model_name}", command)
+        ready, start_s = self._wait_ready(child, ready_file, start)
+        return Started(ready["rest"], (child.process.pid,), start_s)
 
     def cluster(self, repository: Path, shards: int, *, spread: bool = False, busy_poll_us: int = 0) -> Started:
         """Start a router, `shards` shard servers and etcd with `tessera up`, all on the same core.

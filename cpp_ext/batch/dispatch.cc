@@ -1,7 +1,5 @@
-// Which batch starts when, and what its end means. See also scheduler.cc and predict.cc.
+// Which batch starts when. See also finish.cc, scheduler.cc and predict.cc.
 #include <algorithm>
-#include <cassert>
-#include <iterator>
 
 #include "cpp_ext/batch/scheduler.h"
 
@@ -11,11 +9,6 @@ namespace {
 // In a loop: how long a task waits for the other requests in it, as a part of the time that a batch takes.
 constexpr int64_t kLoopWaitPart = 4;
 constexpr int64_t kLoopWaitLeastNs = 20'000;
-// How long a batch size that ran out of memory is avoided before twice as much is tried.
-constexpr int64_t kMemoryBackOffNs = 10'000'000'000;
-
-// Of the longest batch of late, per batch.
-constexpr double kQuantumFade = 0.9;
 
 constexpr int64_t kNever = TESSERA_NO_DEADLINE;
 
@@ -35,14 +28,16 @@ bool BatchScheduler::HasSlot(const BatchGroup& group) const {
 }
 
 bool BatchScheduler::PaysToGather(const BatchQueue& queue) const {
-  if (!queue.occupies_thread || limit_.most() == 1) return true;
-  // Batches on a CPU run side by side, each on a core of its own: one for all must be cheaper than that. What larger
-  // ones cost is learned from those that form anyway when more requests are in the loop than batches may run.
   const BatchGroup& group = *queue.group;
   const int64_t all = std::min(group.stats.in_loop, group.MaxRows());
   const int64_t one_ns = queue.cost.Predict(PaddedRows(group.policy, 1));
   const int64_t all_ns = queue.cost.Predict(PaddedRows(group.policy, all));
-  return one_ns == CostModel::kUnknown || all_ns * limit_.most() < one_ns * all;
+  if (one_ns == CostModel::kUnknown) return true;
+  // How many batches' worth of work those in flight together do in the time of one: their number where each has a core
+  // of its own, 1 on a serial device or a single core. What larger batches cost is learned from those that form anyway
+  // when more requests are in the loop than batches may run.
+  const double abreast = 1 + (1 - overlap_.part()) * static_cast<double>(limit_.most() - 1);
+  return static_cast<double>(all_ns) * abreast <= static_cast<double>(one_ns * all);
 }
 
 BatchScheduler::Ready BatchScheduler::ReadyAt(BatchQueue* queue, int64_t now_ns) const {
@@ -59,8 +54,9 @@ BatchScheduler::Ready BatchScheduler::ReadyAt(BatchQueue* queue, int64_t now_ns)
     if (timeout_ns > 0) wait_ns = std::min(wait_ns, timeout_ns);
     return {queue->oldest_ns() + std::max(wait_ns, kLoopWaitLeastNs), CloseReason::kTimeout};
   }
-  if (timeout_ns == 0) return {now_ns, CloseReason::kIdle};
-  const Ready timeout = {queue->oldest_ns() + timeout_ns, CloseReason::kTimeout};
+  const bool lingers = timeout_ns == 0 && group.unanswered < group.callers && now_ns < group.linger_until_ns;
+  if (timeout_ns == 0 && !lingers) return {now_ns, CloseReason::kIdle};
+  const Ready timeout = {lingers ? group.linger_until_ns : queue->oldest_ns() + timeout_ns, CloseReason::kTimeout};
   const int64_t deadline_ns = queue->EarliestDeadlineNs();
   if (deadline_ns == kNever) return timeout;
   const int64_t run_ns = std::max<int64_t>(queue->cost.Predict(PaddedRows(group.policy, queue->rows())), 0);
@@ -133,6 +129,7 @@ std::shared_ptr<ScheduledBatch> BatchScheduler::Start(const Next& next, int64_t 
   }
   DeactivateIfIdle(group);
 
+  if (limit_.lingers() && group->callers > 1) limit_.OnLingered(group->unanswered >= group->callers);
   Advance(now_ns);
   ++in_flight_;
   ++group->in_flight;
@@ -196,92 +193,6 @@ void BatchScheduler::Advance(int64_t now_ns) {
     served_ns_ += static_cast<double>(passed_ns) / static_cast<double>(in_flight_);
   }
   advanced_ns_ = now_ns;
-}
-
-void BatchScheduler::Charge(ScheduledBatch* batch, int64_t now_ns) {
-  Advance(now_ns);
-  BatchGroup& group = *batch->queue->group;
-  const double device_ns = std::max(served_ns_ - batch->lane_served_ns, 1.0);  // never free: groups take turns
-  quantum_ns_ = std::max(device_ns, quantum_ns_ * kQuantumFade);
-  group.stats.device_ns += static_cast<int64_t>(device_ns);
-  group.served_ns += (device_ns - static_cast<double>(std::max<int64_t>(batch->predicted_ns, 0))) / group.policy.weight;
-  --in_flight_;
-  --group.in_flight;
-  batch->in_flight = false;
-}
-
-void BatchScheduler::Finish(const std::shared_ptr<Batch>& ended, const Status& status, int64_t now_ns,
-                            Actions* actions) {
-  const auto batch = std::static_pointer_cast<ScheduledBatch>(ended);
-  assert(batch->in_flight);
-  LearnFrom(batch.get(), status.ok(), now_ns);
-  End(batch, status, now_ns, actions);
-  DropLate(now_ns, actions);
-}
-
-void BatchScheduler::End(const std::shared_ptr<ScheduledBatch>& batch, const Status& status, int64_t now_ns,
-                         Actions* actions) {
-  BatchQueue& queue = *batch->queue;
-  BatchGroup& group = *queue.group;
-  Charge(batch.get(), now_ns);
-  group.stats.execution_micros.Add(static_cast<uint64_t>(now_ns - batch->started_ns) / 1000);
-  limit_.OnFinish(batch->rows_, in_flight_ > 0 || !active_.empty(), now_ns);
-  if (batch->unanswered == 0) return;
-
-  if (!status.ok()) {
-    ++group.stats.failed_batches;
-    const bool memory = status.code() == Code::kResourceExhausted;
-    if (batch->tasks_.size() > 1 && (memory || queue.runner->may_bisect(status.code()))) {
-      if (memory) {
-        group.memory_rows = std::max<int64_t>(batch->rows_ / 2, 1);
-        group.memory_until_ns = now_ns + kMemoryBackOffNs;
-      }
-      Bisect(batch.get(), now_ns);
-      return;
-    }
-  }
-  actions->answers.reserve(actions->answers.size() + batch->unanswered);
-  int64_t first_row = 0;
-  for (const std::shared_ptr<BatchTask>& task : batch->tasks_) {
-    if (task->state_ == BatchTask::State::kRunning) {
-      Answered(task.get(), &group);
-      actions->answers.push_back({task, status, batch, first_row});
-    }
-    first_row += task->rows;
-  }
-  batch->unanswered = 0;
-}
-
-void BatchScheduler::Bisect(ScheduledBatch* batch, int64_t now_ns) {
-  BatchGroup& group = *batch->queue->group;
-  ++group.stats.bisected_batches;
-  std::vector<std::shared_ptr<BatchTask>> left;
-  for (const std::shared_ptr<BatchTask>& task : batch->tasks_) {
-    if (task->state_ == BatchTask::State::kRunning) left.push_back(task);
-  }
-  if (group.idle()) Activate(&group);
-  // Every part is smaller than the whole: a batch of n tasks causes at most 2·n - 1 runs.
-  const size_t half = (left.size() + 1) / 2;
-  for (size_t begin : {half, size_t{0}}) {  // the first half ends in front
-    const size_t end = begin == 0 ? half : left.size();
-    if (begin == end) continue;
-    auto part = std::make_shared<ScheduledBatch>();
-    part->queue = batch->queue;
-    part->unanswered = end - begin;
-    for (size_t i = begin; i < end; ++i) {
-      left[i]->batch_ = part.get();
-      part->tasks_.push_back(left[i]);
-    }
-    group.retries.push_front(std::move(part));
-  }
-  batch->unanswered = 0;
-}
-
-void BatchScheduler::RelaxMemory(BatchGroup* group, int64_t now_ns) {
-  if (group->memory_rows == 0 || now_ns < group->memory_until_ns) return;
-  group->memory_rows *= 2;
-  group->memory_until_ns = now_ns + kMemoryBackOffNs;
-  if (group->memory_rows >= group->policy.max_batch_size) group->memory_rows = 0;
 }
 
 LaneStats BatchScheduler::stats(int64_t now_ns) const {

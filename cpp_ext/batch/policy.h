@@ -27,6 +27,7 @@ struct BatchPolicy {
   int32_t priority = 0;               // 0 is served first; of tasks that say nothing else
   double weight = 1;                  // share of the device's time while others want it too
   BatchPadding padding = BatchPadding::kPadUp;
+  bool split_large_inputs = true;  // false: a whole request of more rows than max_batch_size is refused
 
   // INVALID_ARGUMENT names the field, what it is and what was expected.
   Status Check() const;

@@ -52,6 +52,10 @@ class BatchGroup {
 
   bool fresh = false;  // not served since it was idle
 
+  // Until when tasks wait while fewer than `callers` are unanswered: those that a batch has answered may come back.
+  int64_t linger_until_ns = 0;
+  int64_t callers = 0;
+
   // Rows of a batch that memory allows, learned from RESOURCE_EXHAUSTED; 0: no limit.
   int64_t memory_rows = 0;
   int64_t memory_until_ns = 0;

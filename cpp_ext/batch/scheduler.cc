@@ -69,10 +69,10 @@ Status BatchScheduler::Admit(BatchQueue* queue, const std::shared_ptr<BatchTask>
   if (group.stats.enqueued_rows + rows > policy.max_enqueued_rows) {
     ++group.stats.rejected_rows_bound;
     return Status(Code::kUnavailable,
-                  "The batch scheduling queue of " + group.name +
-                      " is full: " + std::to_string(group.stats.enqueued_rows) + " rows wait, the input has " +
-                      std::to_string(rows) + ", max_enqueued_rows is " + std::to_string(policy.max_enqueued_rows) +
-                      "; expected wait " + Micros(ExpectedWaitNs(*queue, group.stats.enqueued_rows, now_ns)));
+                  "The batch scheduling queue to which this task was submitted is full; " + group.name + ": " +
+                      std::to_string(group.stats.enqueued_rows) + " rows wait, the input has " + std::to_string(rows) +
+                      ", max_enqueued_rows is " + std::to_string(policy.max_enqueued_rows) + "; expected wait " +
+                      Micros(ExpectedWaitNs(*queue, group.stats.enqueued_rows, now_ns)));
   }
   if (group.stats.enqueued_bytes + bytes > policy.max_enqueued_bytes) {
     ++group.stats.rejected_bytes_bound;

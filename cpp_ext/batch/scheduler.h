@@ -117,6 +117,8 @@ class BatchScheduler {
   void Advance(int64_t now_ns);
   void Charge(ScheduledBatch* batch, int64_t now_ns);
   void End(const std::shared_ptr<ScheduledBatch>& batch, const Status& status, int64_t now_ns, Actions* actions);
+  // Lets the next batch of the group wait for the callers that this one answers, if that is what the lane does now.
+  void Linger(const ScheduledBatch& batch, int64_t now_ns);
   void Bisect(ScheduledBatch* batch, int64_t now_ns);
   void RelaxMemory(BatchGroup* group, int64_t now_ns);
 

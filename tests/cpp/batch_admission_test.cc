@@ -35,8 +35,8 @@ TEST(BatchAdmission, TheBoundOnRowsIsUnavailable) {
   auto refused = s.Enqueue(queue, 3);
   EXPECT_EQ(refused->code, Code::kUnavailable);
   EXPECT_EQ(refused->message,
-            "The batch scheduling queue of m:1/g is full: 8 rows wait, the input has 3, max_enqueued_rows is 10; "
-            "expected wait not known yet");
+            "The batch scheduling queue to which this task was submitted is full; m:1/g: 8 rows wait, the input has 3, "
+            "max_enqueued_rows is 10; expected wait not known yet");
   EXPECT_EQ(s.Enqueue(queue, 2)->answers, 0);
   EXPECT_EQ(queue->group->stats.rejected_rows_bound, 1u);
   EXPECT_EQ(queue->group->stats.enqueued_rows, 10);

@@ -15,6 +15,7 @@
 
 #include "cpp_ext/base/clock.h"
 #include "cpp_ext/batch/lane.h"
+#include "cpp_ext/batch/policy.h"
 #include "cpp_ext/batch/scheduler.h"
 #include "cpp_ext/batch/task.h"
 
@@ -44,6 +45,13 @@ class FakeTask final : public BatchTask {
   std::atomic<int> answers{0};
   std::function<void()> then;  // runs in Done
 };
+
+inline BatchPolicy Policy(int64_t max_batch_size, int64_t batch_timeout_ns = 0) {
+  BatchPolicy policy;
+  policy.max_batch_size = max_batch_size;
+  policy.batch_timeout_ns = batch_timeout_ns;
+  return policy;
+}
 
 inline std::shared_ptr<FakeTask> MakeTask(int64_t rows = 1) { return std::make_shared<FakeTask>(rows); }
 

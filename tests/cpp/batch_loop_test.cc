@@ -8,13 +8,6 @@ namespace {
 
 constexpr int64_t kMicro = SteppedScheduler::kMicro, kMilli = SteppedScheduler::kMilli;
 
-BatchPolicy Policy(int64_t max_batch_size, int64_t batch_timeout_ns = 0) {
-  BatchPolicy policy;
-  policy.max_batch_size = max_batch_size;
-  policy.batch_timeout_ns = batch_timeout_ns;
-  return policy;
-}
-
 TEST(BatchLoop, InALoopWaitsForAllThatAreInIt) {
   SteppedScheduler s;
   auto queue = s.Queue(Policy(64), /*in_loop=*/true);
@@ -42,6 +35,29 @@ TEST(BatchLoop, RequestsRunSideBySideWhenTheirBatchWouldCostMore) {
   ASSERT_NE(s.Start(), nullptr);
   s.Enqueue(queue);
   EXPECT_NE(s.Start(), nullptr);
+}
+
+TEST(BatchLoop, RequestsWaitForEachOtherWhereBatchesDoNotRunSideBySide) {  // a serial device, or a single core
+  LaneOptions two;
+  two.max_in_flight_batches = 2;
+  SteppedScheduler s(two);
+  auto queue = s.Queue(Policy(64), /*in_loop=*/true);
+  s.Teach(queue, 1, 100 * kMicro);
+  s.Teach(queue, 2, 150 * kMicro);
+  for (int i = 0; i < 2; ++i) s.scheduler.EnterLoop(queue->group.get());
+  s.Enqueue(queue);
+  auto first = s.Start();
+  s.Enqueue(queue);
+  auto second = s.Start();
+  ASSERT_TRUE(first != nullptr && second != nullptr);
+  s.now_ns += 100 * kMicro;
+  s.Finish(first);
+  s.now_ns += 100 * kMicro;  // the second one has waited for the first
+  s.Finish(second);
+  s.Enqueue(queue);
+  EXPECT_EQ(s.Start(), nullptr);
+  s.Enqueue(queue);
+  EXPECT_EQ(s.Start()->rows(), 2);
 }
 
 TEST(BatchLoop, RequestsWaitForEachOtherWhenTheirBatchCostsLess) {

@@ -8,13 +8,6 @@ namespace {
 
 constexpr int64_t kMicro = SteppedScheduler::kMicro, kMilli = SteppedScheduler::kMilli;
 
-BatchPolicy Policy(int64_t max_batch_size, int64_t batch_timeout_ns = 0) {
-  BatchPolicy policy;
-  policy.max_batch_size = max_batch_size;
-  policy.batch_timeout_ns = batch_timeout_ns;
-  return policy;
-}
-
 TEST(BatchPadding, PadsToAnAllowedSize) {
   SteppedScheduler s;
   BatchPolicy policy = Policy(16);

@@ -166,7 +166,7 @@ double TimeAtTwo(double rate_of_two, int batches, bool loaded = true) {
   int64_t now_ns = 0, at_two = 0;
   for (int i = 0; i < batches; ++i) {
     now_ns += static_cast<int64_t>(kMilli * noise(random) / (limit.limit() == 2 ? rate_of_two : 1));
-    limit.OnFinish(32, loaded, now_ns);
+    limit.OnFinish(32, 32, 64 * kMilli, loaded, now_ns);
     EXPECT_GE(limit.limit(), 1);
     EXPECT_LE(limit.limit(), 2);
     at_two += limit.limit() == 2;
@@ -181,13 +181,51 @@ TEST(InFlightLimit, KeepsOneWhereTwoAreNoFaster) {
 }
 TEST(InFlightLimit, IsOneWithoutLoad) { EXPECT_EQ(TimeAtTwo(1.4, 5000, false), 0); }
 
+TEST(InFlightLimit, LingersWhereThatIsFaster) {
+  for (const int64_t fixed : {0, 3}) {
+    InFlightLimit limit(fixed);
+    int64_t now_ns = 0, lingered = 0;
+    for (int i = 0; i < 3000; ++i) {
+      now_ns += kMilli;
+      limit.OnFinish(4, 4, limit.lingers() ? 4 * kMilli : 6 * kMilli, true, now_ns);
+      lingered += limit.lingers();
+      EXPECT_TRUE(fixed == 0 || limit.limit() == fixed);
+    }
+    EXPECT_GE(lingered, 2700) << fixed;
+  }
+}
+
+TEST(InFlightLimit, LingersOnlyToTryWhereThatIsNoFaster) {
+  InFlightLimit limit(0);
+  int64_t lingered = 0;
+  for (int i = 0; i < 5000; ++i) {
+    limit.OnFinish(4, 4, limit.lingers() ? 6 * kMilli : 4 * kMilli, true, i * kMilli);
+    lingered += limit.lingers();
+  }
+  EXPECT_GE(lingered, 24);
+  EXPECT_LE(lingered, 400);
+}
+
+TEST(InFlightLimit, StopsToLingerSoonWhenTheCallersDoNotComeBackAnyMore) {
+  InFlightLimit limit(1);
+  int64_t now_ns = 0;
+  for (int i = 0; i < 5000 || !limit.lingers(); ++i) {
+    now_ns += kMilli;
+    limit.OnFinish(4, 4, limit.lingers() ? 4 * kMilli : 6 * kMilli, true, now_ns);
+    if (limit.lingers()) limit.OnLingered(true);
+  }
+  int missed = 0;
+  for (; limit.lingers(); ++missed) limit.OnLingered(missed % 4 == 0);  // that a new one came now and then says nothing
+  EXPECT_LE(missed, 32);
+}
+
 TEST(InFlightLimit, GoesBackToOneWhenTheLoadEnds) {
   InFlightLimit limit(0);
   int64_t now_ns = 0;
   const auto run = [&](int batches, bool loaded) {
     for (int i = 0; i < batches; ++i) {
       now_ns += limit.limit() == 2 ? kMilli / 2 : kMilli;
-      limit.OnFinish(8, loaded, now_ns);
+      limit.OnFinish(8, 8, 16 * kMilli, loaded, now_ns);
     }
   };
   run(300, true);
@@ -198,7 +236,7 @@ TEST(InFlightLimit, GoesBackToOneWhenTheLoadEnds) {
 
 TEST(InFlightLimit, AFixedNumberStays) {
   InFlightLimit limit(5);
-  for (int i = 0; i < 1000; ++i) limit.OnFinish(1, true, i * kMilli);
+  for (int i = 0; i < 1000; ++i) limit.OnFinish(1, 1, kMilli, true, i * kMilli);
   EXPECT_EQ(limit.limit(), 5);
   EXPECT_EQ(limit.most(), 5);
 }

@@ -24,6 +24,7 @@ from tessera.errors import InvalidArgumentError, SettingsError
 class _Settings:
     batching_policy_file: str = ""
     batching_parameters_file: str = ""
+    request_batching: bool = False
 
 
 def _policies(rows: int, other: Mapping[str, int] | None = None) -> PolicyFile:
@@ -134,6 +135,16 @@ def test_settings_name_one_file_or_none(tmp_path: Path) -> None:
     ):
         with pytest.raises(SettingsError, match=f"{flag}: {tmp_path}/no: cannot be read: No such file or directory"):
             check_policy_file(settings)
+
+
+def test_with_whole_requests_a_parameters_file_leaves_out_what_tensorflow_servings_does(tmp_path: Path) -> None:
+    path = tmp_path / "parameters"
+    path.write_text("max_batch_size { value: 32 }")
+    for request_batching, splits in ((False, True), (True, False)):
+        source = policy_source(_Settings(batching_parameters_file=str(path), request_batching=request_batching), print)
+        assert source is not None
+        policy = source.policies.policy_for("any", "serving_default")
+        assert (policy.max_batch_size, policy.split_large_inputs) == (32, splits)
 
 
 # --- the graphs -----------------------------------------------------------------------------------------------------

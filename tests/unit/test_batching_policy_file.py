@@ -1,6 +1,7 @@
 """Policy files: what they mean, and that every mistake is told with file, table (or line) and field."""
 
 import dataclasses
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batching.parameters_file import MAX_FILE_BYTES, parse_parameters
+from batching.parameters_file import MAX_FILE_BYTES, TENSORFLOW_DEFAULTS, parse_parameters
 from batching.policy import Policy
 from batching.policy_file import Entry, PolicyFile, load_batching_parameters_file, load_policy_file, parse_policy_file
 from tessera.errors import InvalidArgumentError
@@ -169,7 +170,7 @@ def some_files(draw: st.DrawFn) -> PolicyFile:
 def _toml(policies: PolicyFile) -> str:
     def lines(policy: Policy) -> str:
         fields = dataclasses.asdict(policy) | {"allowed_batch_sizes": list(policy.allowed_batch_sizes)}
-        return "".join(f"{name} = {value!r}\n" for name, value in fields.items())
+        return "".join(f"{name} = {json.dumps(value)}\n" for name, value in fields.items())
 
     entries = (f"[[policy]]\nmodel = '{e.model}'\nregion = '{e.region}'\n{lines(e.policy)}" for e in policies.entries)
     return "[default]\n" + lines(policies.default) + "".join(entries)
@@ -224,17 +225,27 @@ def test_the_file_is_the_policy_of_every_region(tmp_path: Path) -> None:
 
 
 def test_parameters_without_meaning_are_warned_of_with_their_line() -> None:
-    more = 'thread_pool_name { value: "p" }\npad_variable_length_inputs: true\nenable_large_batch_splitting {}\n'
+    more = 'thread_pool_name { value: "p" }\npad_variable_length_inputs: true\n'
     policy, warnings = parse_parameters(more + "num_batch_threads { value: 100 }", "b.txt")
     assert policy == Policy(max_in_flight_batches=64)
     assert [warning.split(":")[:3] for warning in warnings] == [
-        ["b.txt", "4", " num_batch_threads"],
+        ["b.txt", "3", " num_batch_threads"],
         ["b.txt", "1", " thread_pool_name"],
         ["b.txt", "2", " pad_variable_length_inputs"],
-        ["b.txt", "3", " enable_large_batch_splitting"],
     ]
-    splitting = "enable_large_batch_splitting { value: true }\npad_variable_length_inputs: false"
-    assert parse_parameters(splitting, "b.txt") == (Policy(), [])
+
+
+def test_whether_large_requests_are_split_is_what_the_file_says() -> None:
+    for value in (True, False):
+        text = f"enable_large_batch_splitting {{ value: {str(value).lower()} }}\npad_variable_length_inputs: false"
+        assert parse_parameters(text, "b.txt") == (Policy(split_large_inputs=value), [])
+    assert parse_parameters("enable_large_batch_splitting {}", "b.txt") == (Policy(split_large_inputs=False), [])
+
+
+def test_what_the_file_leaves_out_may_be_as_in_tensorflow_serving() -> None:
+    assert parse_parameters("", "b.txt", tensorflow_defaults=True) == (TENSORFLOW_DEFAULTS, [])
+    policy, _ = parse_parameters("max_batch_size { value: 32 }", "b.txt", tensorflow_defaults=True)
+    assert policy == Policy(32, max_enqueued_rows=320, split_large_inputs=False)
 
 
 def test_the_size_that_is_executed_is_the_size_of_a_batch() -> None:
