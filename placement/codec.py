@@ -1,8 +1,8 @@
 """Frozen dataclasses ↔ canonical JSON (sorted keys, no spaces), by their type hints.
 
-Reading tolerates fields that it does not know (a newer minor version wrote them) and refuses what is missing or has
-the wrong type, with the name of key and field. Types that a field may have: str, int, bool, an enum of strings,
-`Mapping[str, T]`, `tuple[T, ...]` and another record.
+Reading tolerates fields that it does not know (a newer minor version wrote them) and refuses what is missing (unless
+older releases did not write it: `ADDED_LATER`) or has the wrong type, with the name of key and field. Types that a
+field may have: str, int, bool, an enum of strings, `Mapping[str, T]`, `tuple[T, ...]` and another record.
 """
 
 from __future__ import annotations
@@ -19,6 +19,9 @@ from typing import Any, ClassVar, Self, TypeVar, cast, get_args, get_origin
 from tessera.errors import DataLossError, InvalidArgumentError
 
 T = TypeVar("T")
+
+ADDED_LATER: Mapping[str, bool] = MappingProxyType({"added_later": True})
+"""Metadata of a field that records of older releases lack: it is read as its default, which means what they did."""
 
 
 class Record:
@@ -85,6 +88,8 @@ def from_json(cls: type[T], raw: Any, where: str) -> T:
     values = {}
     for name, hint in _hints(cast(Hashable, cls)).items():
         if name not in raw:
+            if name in _added_later(cast(Hashable, cls)):
+                continue
             raise DataLossError(f"{where}: field {name}: missing")
         values[name] = _value(hint, raw[name], f"{where}: field {name}")
     try:
@@ -99,6 +104,12 @@ def _hints(cls: Hashable) -> dict[str, Any]:
     assert is_dataclass(cls)
     hints = typing.get_type_hints(cls)
     return {field.name: hints[field.name] for field in fields(cls)}
+
+
+@cache
+def _added_later(cls: Hashable) -> frozenset[str]:
+    assert is_dataclass(cls)
+    return frozenset(field.name for field in fields(cls) if field.metadata == ADDED_LATER)
 
 
 def _value(hint: Any, raw: Any, where: str) -> Any:

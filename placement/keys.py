@@ -20,6 +20,7 @@ class Kind(Enum):
     SERVER = "servers"
     MEMBER = "members"
     ROUTER = "routers"
+    KNOWN_ROUTER = "known-routers"
     CURRENT = "current"
     PLACEMENT = "placements"
     OPERATION = "op"
@@ -88,13 +89,32 @@ class Keys:
         """One running server."""
         return self.members + check_id(server, "server id")
 
+    @property
+    def routers(self) -> str:
+        """Prefix of the running routers."""
+        return f"{self.prefix}routers/"
+
     def router(self, router: str) -> str:
         """One running router."""
-        return f"{self.prefix}routers/" + check_id(router, "router id")
+        return self.routers + check_id(router, "router id")
+
+    @property
+    def known_routers(self) -> str:
+        """Prefix of the routers that may send requests, whether they are heard of or not."""
+        return f"{self.prefix}known-routers/"
+
+    def known_router(self, router: str) -> str:
+        """One of them."""
+        return self.known_routers + check_id(router, "router id")
+
+    @property
+    def models(self) -> str:
+        """Prefix of everything of all models but their locks."""
+        return f"{self.prefix}models/"
 
     def model(self, model: str) -> str:
         """Prefix of everything of one model but its lock."""
-        return f"{self.prefix}models/{check_model(model)}/"
+        return f"{self.models}{check_model(model)}/"
 
     def current(self, model: str) -> str:
         """The pointer to the current placement."""
@@ -133,7 +153,7 @@ class Keys:
         match parts:
             case ["meta"]:
                 return Parsed(Kind.META)
-            case ["servers" | "members" | "routers" as kind, name] if _ID.fullmatch(name):
+            case ["servers" | "members" | "routers" | "known-routers" as kind, name] if _ID.fullmatch(name):
                 return Parsed(Kind(kind), id=name)
             case ["audit", name] if name:
                 return Parsed(Kind.AUDIT, id=name)

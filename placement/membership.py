@@ -40,6 +40,8 @@ class Registration:
         record: its `instance` has to be new for every process.
         ttl_s: of the lease; the record outlives the process by at most about this.
         takeover_wait_s: how long `start` waits for the record of an earlier process to go.
+        known_key: a key without a lease that is written together with each new record, and removed by `stop`: it says
+            that the process may be there even when its lease has ended. Empty: none.
     """
 
     def __init__(
@@ -50,9 +52,11 @@ class Registration:
         *,
         ttl_s: int = LEASE_TTL_S,
         takeover_wait_s: float = LEASE_TTL_S + 2.0,
+        known_key: str = "",
     ) -> None:
         self._store, self._key, self._record = store, key, record
         self._ttl_s, self._takeover_wait_s = ttl_s, takeover_wait_s
+        self._known_key = known_key
         self._lease = NO_LEASE
         self._version = ABSENT
         self._writing = asyncio.Lock()
@@ -124,6 +128,11 @@ class Registration:
         if self._keeper is not None:
             await end(self._keeper)
             self._keeper = None
+            if self._known_key and self._lease != NO_LEASE:
+                try:
+                    await self._store.delete(self._known_key)
+                except TesseraError as error:
+                    _log.warning("%s: could not be removed: %s", self._known_key, error.message)
         await self._drop_lease()
 
     async def report_ready(self, keys: Keys, placement: Placement, operation_version: int, held_bytes: int) -> bool:
@@ -199,9 +208,11 @@ class Registration:
             self._version = entry.version
             return
         try:
-            self._version = await self._store.put(
-                self._key, value, expected=entry.version if entry else ABSENT, lease=self._lease
-            )
+            puts = [Put(self._key, value, self._lease)]
+            if self._known_key and entry is None:
+                puts.append(Put(self._known_key, b"{}"))
+            compare = Compare(self._key, version=entry.version if entry else ABSENT)
+            self._version = await self._store.transact([compare], puts)
         except NotFoundError:
             self._lease = NO_LEASE
             raise

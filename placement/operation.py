@@ -1,45 +1,39 @@
-"""Changes of placement: the state machine of one model's operation, and the driver that moves it.
+"""A model's first placement: the driver that makes it.
 
 `next_step` is pure: it looks at what the store holds and says what to do. The driver reads, asks it, does that in one
 transaction that compares everything the decision rested on, and begins again. So a driver may die anywhere, and the
 next one goes on from the records; two drivers cannot both win, because each transaction compares the lock's fencing
 token and the operation's version.
 
-This release makes a model's first placement (PREPARING → DONE). Changing a live one is resharding; its states are in
-`OperationState` and its steps belong here.
+This makes a model's first placement (PREPARING → DONE); `placement.change` changes a live one.
 """
 
 from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from placement.keys import Keys, Kind
+from placement.found import Found, Reader, plan_servers
+from placement.keys import Keys
 from placement.lock import LOCK_TTL_S, Lock
-from placement.operation_steps import Abort, Begin, Commit, Found, Nothing, Wait, next_step, plan_servers
+from placement.operation_steps import Abort, Begin, Commit, Nothing, Wait, next_step
 from placement.plan import Plan, plan_placement
 from placement.records import (
-    FIRST_GENERATION,
     AuditRecord,
     CurrentRecord,
-    MemberRecord,
-    MetaRecord,
     OperationRecord,
     OperationState,
     PackageRef,
     Placement,
-    ReadyRecord,
-    ServerRecord,
 )
 from placement.slots import default_slots
-from placement.store import ABSENT, Compare, Delete, Entry, Put, Store
+from placement.store import ABSENT, Compare, Put, Store
+from placement.tidy import tidy
 from tessera.clock import Clock, SystemClock
 from tessera.errors import AbortedError, DeadlineExceededError, FailedPreconditionError, UnavailableError
 
-KEPT_PLACEMENTS = 16
-KEPT_AUDITS = 256
 _POLL_S = 0.1
 _RETRY_S = 0.5
 
@@ -126,6 +120,7 @@ class _Driver:
         self._store, self._keys, self._model, self._versions = store, keys, model, versions
         self._slot_bytes, self._replicas, self._owner = slot_bytes, replicas, owner
         self._min_servers, self._progress, self._clock = min_servers, progress, clock
+        self._reader = Reader(store, keys, model)
         self._plan: Plan | None = None
         self._changed = False
         self._aborted = False
@@ -139,7 +134,7 @@ class _Driver:
             while True:
                 try:
                     if result := await self._step(lock):
-                        await self._tidy(result.placement.epoch)
+                        await tidy(self._store, self._keys, self._model, result.placement.epoch)
                         return result
                 except AbortedError:
                     # Something that the decision rested on has changed. The lock's own loss ends the driver.
@@ -152,8 +147,10 @@ class _Driver:
                     await asyncio.sleep(_RETRY_S)
 
     async def _step(self, lock: Lock) -> LoadResult | None:
-        found = await self._read()
-        step = next_step(found, self._versions)
+        found = await self._reader.read()
+        step = next_step(
+            found, self._versions, fresh=found.operation is None or found.operation.id not in self._taken_up
+        )
         if found.operation is not None:
             self._taken_up.add(found.operation.id)
         if isinstance(step, Nothing):
@@ -168,44 +165,6 @@ class _Driver:
         else:
             await self._commit(lock, found, step)
         return None
-
-    async def _read(self) -> Found:
-        """Read all that a decision rests on. Parts may be of different revisions: each write compares what it needs."""
-        model_entries = (await self._store.list_prefix(self._keys.model(self._model))).entries
-        members = (await self._store.list_prefix(self._keys.members)).entries
-        servers = (await self._store.list_prefix(self._keys.servers)).entries
-        meta = await self._store.get(self._keys.meta)
-        by_key = {entry.key: entry for entry in model_entries}
-        current = by_key.get(self._keys.current(self._model))
-        operation = by_key.get(self._keys.operation(self._model))
-        current_record = CurrentRecord.from_bytes(current.value, current.key) if current else None
-        operation_record = OperationRecord.from_bytes(operation.value, operation.key) if operation else None
-        ready: dict[tuple[int, str], tuple[Entry, ReadyRecord]] = {}
-        epochs = [0]
-        for entry in model_entries:
-            parsed = self._keys.parse(entry.key)
-            if parsed is not None and parsed.kind is Kind.PLACEMENT:
-                epochs.append(parsed.epoch)
-            elif parsed is not None and parsed.kind is Kind.READY:
-                ready[parsed.epoch, parsed.id] = entry, ReadyRecord.from_bytes(entry.value, entry.key)
-        return Found(
-            model=self._model,
-            generation=MetaRecord.from_bytes(meta.value, meta.key).generation if meta else FIRST_GENERATION,
-            current=current_record,
-            current_placement=self._document(by_key, current_record.epoch) if current_record else None,
-            operation=operation_record,
-            operation_version=operation.version if operation else ABSENT,
-            target=self._document(by_key, operation_record.target_epoch) if operation_record else None,
-            last_epoch=max(*epochs, operation_record.target_epoch if operation_record else 0),
-            ready=ready,
-            members={_name(e.key): MemberRecord.from_bytes(e.value, e.key) for e in members},
-            servers={_name(e.key): ServerRecord.from_bytes(e.value, e.key) for e in servers},
-            fresh=operation_record is None or operation_record.id not in self._taken_up,
-        )
-
-    def _document(self, by_key: Mapping[str, Entry], epoch: int) -> Placement | None:
-        entry = by_key.get(self._keys.placement(self._model, epoch))
-        return Placement.from_bytes(entry.value, entry.key) if entry else None
 
     async def _begin(self, lock: Lock, found: Found) -> None:
         """Plan, and write document and operation together; or wait if there are not servers enough yet."""
@@ -295,26 +254,7 @@ class _Driver:
     def _compares(self, lock: Lock, found: Found) -> list[Compare]:
         return [lock.compare, Compare(self._keys.operation(self._model), version=found.operation_version)]
 
-    async def _tidy(self, current_epoch: int) -> None:
-        """Remove what nobody needs any more: old documents, reports of other epochs, old audit entries."""
-        surplus: list[str] = []
-        documents: list[str] = []
-        for entry in (await self._store.list_prefix(self._keys.model(self._model))).entries:
-            parsed = self._keys.parse(entry.key)
-            if parsed is not None and parsed.kind is Kind.PLACEMENT and parsed.epoch < current_epoch:
-                documents.append(entry.key)
-            elif parsed is not None and parsed.kind is Kind.READY and parsed.epoch < current_epoch:
-                surplus.append(entry.key)
-        surplus += documents[: -(KEPT_PLACEMENTS - 1)]
-        surplus += [entry.key for entry in (await self._store.list_prefix(self._keys.audits)).entries][:-KEPT_AUDITS]
-        for start in range(0, len(surplus), 100):
-            await self._store.transact([], [Delete(key) for key in surplus[start : start + 100]])
-
     def _say(self, text: str) -> None:
         if text != self.waiting:
             self.waiting = text
             self._progress(text)
-
-
-def _name(key: str) -> str:
-    return key.rpartition("/")[2]

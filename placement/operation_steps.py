@@ -2,55 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
-from placement.plan import PlanServer
-from placement.records import (
-    CurrentRecord,
-    MemberRecord,
-    OperationRecord,
-    OperationState,
-    PackageRef,
-    Placement,
-    ReadyRecord,
-    ServerRecord,
-    ServerState,
-)
+from placement.found import Found, not_ready
+from placement.records import CurrentRecord, OperationState, PackageRef, Placement
 from placement.store import MAX_OPERATIONS, Entry
 from tessera.errors import DataLossError, FailedPreconditionError
 
 MAX_SERVERS_PER_COMMIT = MAX_OPERATIONS - 8
 """Each ready server is one comparison of the committing transaction; a few more are for lock, operation and pointer."""
-
-
-@dataclass(frozen=True)
-class Found:
-    """What the store holds of one model, and of the cluster.
-
-    Attributes:
-        generation: the cluster's; see `FIRST_GENERATION`.
-        target: the document of the operation's target epoch, if it is there.
-        operation_version: of the operation's key; 0 if there is none.
-        last_epoch: the highest epoch that was ever written.
-        ready: (epoch, server) → what the server reported.
-        members: the live servers.
-        servers: what the operator wants of them.
-        fresh: this driver has not begun or taken up the operation before.
-    """
-
-    model: str
-    generation: int
-    current: CurrentRecord | None
-    current_placement: Placement | None
-    operation: OperationRecord | None
-    operation_version: int
-    target: Placement | None
-    last_epoch: int
-    ready: Mapping[tuple[int, str], tuple[Entry, ReadyRecord]]
-    members: Mapping[str, MemberRecord]
-    servers: Mapping[str, ServerRecord]
-    fresh: bool
 
 
 @dataclass(frozen=True)
@@ -90,8 +50,13 @@ class Commit:
 Step = Nothing | Begin | Wait | Abort | Commit
 
 
-def next_step(found: Found, versions: tuple[PackageRef, ...]) -> Step:
+def next_step(found: Found, versions: tuple[PackageRef, ...], *, fresh: bool) -> Step:
     """Return what to do next so that `versions` become the model's first placement.
+
+    Args:
+        found: what the store holds.
+        versions: what is asked for.
+        fresh: this driver has not begun or taken up the operation before.
 
     Raises:
         FailedPreconditionError: another placement is current; more servers than one commit can compare.
@@ -113,7 +78,7 @@ def next_step(found: Found, versions: tuple[PackageRef, ...]) -> Step:
     if target.versions != versions:
         return Abort("another content was asked for")
     gone = [server for server in target.servers if server not in found.members]
-    if gone and found.fresh:
+    if gone and fresh:
         return Abort(f"servers that it counted on are gone: {', '.join(gone)}")
     return _when_preparing(found, target)
 
@@ -129,7 +94,7 @@ def _when_current(found: Found, current: CurrentRecord, versions: tuple[PackageR
         return Nothing(placement)
     raise FailedPreconditionError(
         f"model {found.model}: epoch {current.epoch} serves {_names(placement.versions)}; "
-        f"asked for {_names(versions)}. Changing a live placement is resharding, which this release does not do"
+        f"asked for {_names(versions)}. `tessera model rollout` changes what is live (resharding: `tessera reshard`)"
     )
 
 
@@ -140,30 +105,10 @@ def _when_preparing(found: Found, target: Placement) -> Step:
             f"model {found.model}: the placement has {len(target.servers)} servers, expected at most "
             f"{MAX_SERVERS_PER_COMMIT} in one commit"
         )
-    ready: list[Entry] = []
-    missing: list[str] = []
-    for server in target.servers:
-        member, report = found.members.get(server), found.ready.get((target.epoch, server))
-        if (
-            member is not None
-            and report is not None
-            and (report[1].instance, report[1].digest) == (member.instance, target.digest)
-        ):
-            ready.append(report[0])
-        else:
-            missing.append(_with_reason(server, member))
+    ready, missing = found.ready_servers(target)
     if missing:
-        count = len(target.servers)
-        names = ", ".join(missing)
-        return Wait(f"{len(missing)} of {count} servers to hold their part of epoch {target.epoch}: {names}")
-    return Commit(target, tuple(ready))
-
-
-def _with_reason(server: str, member: MemberRecord | None) -> str:
-    """Return the server's name with what it says of why it is not ready."""
-    if member is None:
-        return f"{server} (gone)"
-    return f"{server} (cannot: {member.error})" if member.error else server
+        return Wait(not_ready(missing, target))
+    return Commit(target, ready)
 
 
 def _names(versions: tuple[PackageRef, ...]) -> str:
@@ -171,22 +116,3 @@ def _names(versions: tuple[PackageRef, ...]) -> str:
         f"version {v.version} ({v.digest[:12]}{', labels ' + ', '.join(v.labels) if v.labels else ''})"
         for v in versions
     )
-
-
-def plan_servers(members: Mapping[str, MemberRecord], servers: Mapping[str, ServerRecord]) -> list[PlanServer]:
-    """Return the servers that may get slots (see `load_model`); what a member holds is taken off its capacity."""
-    result = []
-    for server, member in sorted(members.items()):
-        wanted = servers.get(server)
-        if wanted is not None and wanted.state is not ServerState.ACTIVE:
-            continue
-        capacity_bytes = wanted.capacity_bytes if wanted else member.capacity_bytes
-        result.append(
-            PlanServer(
-                id=server,
-                domain=wanted.domain if wanted else member.domain,
-                weight=wanted.weight if wanted else 1,
-                capacity_bytes=max(0, capacity_bytes - member.bytes_used),
-            )
-        )
-    return result

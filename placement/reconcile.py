@@ -51,6 +51,10 @@ class Reconciler:
         self._changed.set()
         self._task = asyncio.create_task(self._run(), name="placement.reconcile")
 
+    def again(self) -> None:
+        """Call `apply` once more soon, with the newest snapshot; on the event loop."""
+        self._changed.set()
+
     async def stop(self) -> None:
         """End it; work that `apply` has on other threads goes on to its end. May be called twice."""
         if self._task is not None:

@@ -1,4 +1,4 @@
-"""What is stored: frozen records, and the placement document. `docs/formats/etcd-keys.md` shows each by example.
+"""What is stored: frozen records. `docs/formats/etcd-keys.md` shows each by example.
 
 Records hold what was decided or reported; they decide nothing. Times and clocks never take part in a decision, so
 none is here.
@@ -6,25 +6,23 @@ none is here.
 
 from __future__ import annotations
 
-import hashlib
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from functools import cached_property
 from types import MappingProxyType
-from typing import Self
+from typing import Any
 
-from placement.codec import Record, canonical_json, from_json, parse_json, to_json
-from tessera.errors import DataLossError, InvalidArgumentError
-from tessera.manifest_checks import check_digest, check_integer, check_model, check_version
+from placement.codec import ADDED_LATER, Record
+from placement.document import PackageRef as PackageRef
+from placement.document import Placement as Placement
 
 SCHEMA_VERSION = 1
 FIRST_GENERATION = 1
 """Generation of a cluster without a `meta` record."""
 
-MAX_DOCUMENT_BYTES = 64 << 20
-MAX_SLOTS = 1 << 20
+
+def _no_epochs() -> Any:
+    return field(default_factory=lambda: MappingProxyType({}), metadata=ADDED_LATER)
 
 
 class ServerState(Enum):
@@ -86,8 +84,10 @@ class MemberRecord(Record):
         domain: failure domain (zone, rack or host); replicas of a slot are on distinct ones.
         capacity_bytes: how many bytes of blobs it can hold.
         bytes_used: how many it holds.
-        epochs: model → newest epoch that it has seen.
+        epochs: model → epoch of the newest current placement that it has seen.
         error: why it cannot hold what the placements give it; empty while it can.
+        released: model → version, in the store, of the newest operation record that told it to drop something and
+            that it has obeyed.
     """
 
     instance: str
@@ -99,33 +99,22 @@ class MemberRecord(Record):
     bytes_used: int
     epochs: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     error: str = ""
+    released: Mapping[str, int] = _no_epochs()
 
 
 @dataclass(frozen=True, slots=True)
 class RouterRecord(Record):
-    """A running router; `pinned` maps each model to the oldest epoch that a request of it still uses."""
+    """A running router.
+
+    Attributes:
+        pinned: model → oldest epoch that a request of it still uses or may come to use.
+        prepared: model → newest epoch, current or target, whose graphs it has loaded.
+    """
 
     instance: str
     address: str
     pinned: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
-
-
-@dataclass(frozen=True, slots=True)
-class PackageRef(Record):
-    """One version of a model in a placement.
-
-    Attributes:
-        digest: SHA-256 (hex) of the package's manifest.
-        labels: names that requests may use instead of the number.
-    """
-
-    version: int
-    digest: str
-    labels: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        check_version(self.version)
-        check_digest(self.digest, f"version {self.version}: digest")
+    prepared: Mapping[str, int] = _no_epochs()
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,13 +138,22 @@ class CurrentRecord(Record):
 class OperationRecord(Record):
     """One change of a model's placement; at most one per model exists.
 
+    A change that goes in waves is one record: each wave makes an epoch, and its base is what the wave before made.
+
     Attributes:
-        kind: "load" is the only one in this release.
-        base_epoch: the epoch that it starts from; 0 for a model that has no placement.
-        target_epoch: the epoch that it makes.
+        kind: "load" (a first placement), "reshard" or "rollout".
+        base_epoch: the epoch that the present wave starts from; 0 for a model that has no placement.
+        target_epoch: the epoch that the present wave makes.
         target_digest: of the target's document.
         owner: who drives it.
         error: why it was aborted; empty otherwise.
+        base_digest: of the base's document; empty without one.
+        later_digests: of the documents of the waves after this one, whose epochs follow `target_epoch`.
+        origin_epoch: the epoch before the first wave: what undoing it goes back to.
+        lost: servers that are gone for good, as an operator said: nothing waits for them.
+        routers: ids of the routers that might send requests when it began. One that is not heard of at the end is
+            waited for for a while.
+        command: what was asked for, in words.
     """
 
     id: str
@@ -166,6 +164,17 @@ class OperationRecord(Record):
     target_digest: str
     owner: str
     error: str = ""
+    base_digest: str = field(default="", metadata=ADDED_LATER)
+    later_digests: tuple[str, ...] = field(default=(), metadata=ADDED_LATER)
+    origin_epoch: int = field(default=0, metadata=ADDED_LATER)
+    lost: tuple[str, ...] = field(default=(), metadata=ADDED_LATER)
+    routers: tuple[str, ...] = field(default=(), metadata=ADDED_LATER)
+    command: str = field(default="", metadata=ADDED_LATER)
+
+    @property
+    def active(self) -> bool:
+        """It is neither done nor aborted."""
+        return self.state not in (OperationState.DONE, OperationState.ABORTED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,97 +201,3 @@ class AuditRecord(Record):
     owner: str
     command: str
     result: str
-
-
-@dataclass(frozen=True)
-class Placement:
-    """Where the slots of one model live in one epoch: immutable, named by its digest.
-
-    Attributes:
-        epoch: ≥ 1, grows with every placement of the model.
-        layout: number of the way in which the versions are cut; 1 in this release.
-        slots: how many slots.
-        servers: ids, sorted, each used by a slot; empty for a model without tables.
-        slot_servers: per slot, positions in `servers`, best first; all of one length, the number of replicas
-            (0 without servers). A slot that holds no bytes has servers too.
-        versions: the packages that are served, ascending.
-
-    Raises:
-        InvalidArgumentError: a field has a wrong value; names it.
-
-    Cost: checks are one pass over the slots.
-    """
-
-    model: str
-    epoch: int
-    layout: int
-    slots: int
-    servers: tuple[str, ...]
-    slot_servers: tuple[tuple[int, ...], ...]
-    versions: tuple[PackageRef, ...]
-
-    def __post_init__(self) -> None:
-        check_model(self.model)
-        check_integer(self.epoch, "epoch", low=1)
-        check_integer(self.layout, "layout", low=1)
-        check_integer(self.slots, "slots", low=1, high=MAX_SLOTS)
-        if list(self.servers) != sorted(set(self.servers)):
-            raise InvalidArgumentError("servers: expected distinct ids in ascending order")
-        if len(self.slot_servers) != self.slots:
-            raise InvalidArgumentError(f"slot_servers: got {len(self.slot_servers)} slots, expected {self.slots}")
-        replicas, count = len(self.slot_servers[0]), len(self.servers)
-        for slot, positions in enumerate(self.slot_servers):
-            if len(positions) != replicas or len(set(positions)) != replicas:
-                raise InvalidArgumentError(
-                    f"slot_servers[{slot}]: got {positions}, expected {replicas} distinct positions"
-                )
-            if positions and (min(positions) < 0 or max(positions) >= count):
-                raise InvalidArgumentError(f"slot_servers[{slot}]: got {positions}, expected positions below {count}")
-        if bool(self.servers) != bool(replicas):
-            raise InvalidArgumentError(f"slot_servers: got {replicas} replicas on {count} servers")
-        numbers = [reference.version for reference in self.versions]
-        if not numbers or numbers != sorted(set(numbers)):
-            raise InvalidArgumentError(f"versions: got {numbers}, expected at least one, distinct and ascending")
-        labels = [label for reference in self.versions for label in reference.labels]
-        if len(labels) != len(set(labels)):
-            raise InvalidArgumentError(f"versions: got labels {labels}, expected each at one version only")
-
-    @property
-    def replicas(self) -> int:
-        """How many servers hold each slot; 0 for a model without tables."""
-        return len(self.slot_servers[0])
-
-    @cached_property
-    def canonical(self) -> bytes:
-        """The document: canonical JSON."""
-        return canonical_json(to_json(self))
-
-    @cached_property
-    def digest(self) -> str:
-        """SHA-256 (hex) of the canonical document."""
-        return hashlib.sha256(self.canonical).hexdigest()
-
-    def to_bytes(self) -> bytes:
-        """Return the stored form: the canonical document, zlib-compressed."""
-        return zlib.compress(self.canonical, 9)
-
-    @classmethod
-    def from_bytes(cls, data: bytes, key: str) -> Self:
-        """Read what `to_bytes` wrote.
-
-        Raises:
-            DataLossError: not zlib, over 64 MiB when unpacked, not JSON, or a field is missing or wrong; names key
-            and field.
-
-        Cost: about 10 ms for 16,384 slots.
-        """
-        unpack = zlib.decompressobj()
-        try:
-            document = unpack.decompress(data, MAX_DOCUMENT_BYTES)
-        except zlib.error as error:
-            raise DataLossError(f"{key}: not zlib: {error}") from error
-        if not unpack.eof or unpack.unused_data:
-            raise DataLossError(
-                f"{key}: truncated, followed by other bytes, or over {MAX_DOCUMENT_BYTES} bytes unpacked"
-            )
-        return from_json(cls, parse_json(document, key), key)

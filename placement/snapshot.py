@@ -27,6 +27,7 @@ from tessera.errors import DataLossError
 
 T = TypeVar("T")
 _STAGING = (OperationState.PREPARING, OperationState.PREPARED)
+_BASED = (*_STAGING, OperationState.COMMITTED)
 
 
 def _empty() -> Mapping[str, T]:
@@ -50,6 +51,8 @@ class ModelView:
         operation: the change that is under way or was last, or None; `operation_version` its version in the store
         (0: none).
         target: the placement to be staged beside the current one: the operation's, while it is PREPARING or PREPARED.
+        base: the placement that the operation starts from, until it is DRAINED: requests may still use it. Before the
+        commit it is the current one.
         ready: (epoch, server) → what the server reported.
     """
 
@@ -58,7 +61,20 @@ class ModelView:
     operation: OperationRecord | None = None
     operation_version: int = 0
     target: Placement | None = None
+    base: Placement | None = None
     ready: Mapping[tuple[int, str], ReadyRecord] = field(default_factory=lambda: MappingProxyType({}))
+
+    @property
+    def held(self) -> tuple[Placement, ...]:
+        """The placements whose union servers hold: what requests may use or are about to use, each once."""
+        placements = {p.epoch: p for p in (self.base, self.placement) if p is not None}
+        return (*placements.values(), *self.staged)
+
+    @property
+    def staged(self) -> tuple[Placement, ...]:
+        """The target, if it is not current yet."""
+        current_epoch = self.placement.epoch if self.placement is not None else 0
+        return (self.target,) if self.target is not None and self.target.epoch > current_epoch else ()
 
 
 @dataclass(frozen=True)
@@ -134,7 +150,7 @@ def apply(keys: Keys, snapshot: ClusterSnapshot, events: Iterable[Event]) -> Clu
     models = dict(snapshot.models)
     for model in sorted({parsed.model for parsed in changed.values() if parsed.model}):
         models[model] = _model_view(keys, model, models.get(model, ModelView()), entries, problems)
-    named = {s for m in models.values() for p in (m.placement, m.target) if p for s in p.servers}
+    named = {s for m in models.values() for p in m.held for s in p.servers}
     members = {server: member for server, member in members.items() if member.live or server in named}
     return ClusterSnapshot(
         revision,
@@ -199,11 +215,14 @@ def _model_view(
     if entry := entries.get(operation_key):
         operation = _decode(entry, OperationRecord.from_bytes, problems)
         version = entry.version
-    target = None
+    target = base = None
     if operation is not None and operation.state in _STAGING:
         target = _document(
             keys, model, operation.target_epoch, operation.target_digest, (old.target, new.placement), entries, problems
         )
+    if operation is not None and operation.state in _BASED and operation.base_digest:
+        known = (old.base, old.placement, new.placement)
+        base = _document(keys, model, operation.base_epoch, operation.base_digest, known, entries, problems)
     ready = {}
     prefix = f"{keys.model(model)}ready/"
     for key, entry in entries.items():
@@ -211,7 +230,9 @@ def _model_view(
         record = _decode(entry, ReadyRecord.from_bytes, problems) if parsed else None
         if parsed and record:
             ready[parsed.epoch, parsed.id] = record
-    return replace(new, operation=operation, operation_version=version, target=target, ready=MappingProxyType(ready))
+    return replace(
+        new, operation=operation, operation_version=version, target=target, base=base, ready=MappingProxyType(ready)
+    )
 
 
 def _next_placement(

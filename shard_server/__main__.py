@@ -9,7 +9,13 @@ import sys
 from shard_server.memory import limit_address_space
 from shard_server.settings import ShardServerSettings
 from tessera.errors import SettingsError
-from tessera.process import exit_on_settings_error, run_until_signal, started_before, write_ready_file
+from tessera.process import (
+    exit_on_settings_error,
+    remove_ready_file,
+    run_until_signal,
+    started_before,
+    write_ready_file,
+)
 from tessera.settings import load
 from tessera.telemetry import set_up_logging
 
@@ -34,6 +40,7 @@ def main() -> int:
             if await started_before(stop, server.start()):
                 write_ready_file(settings.ready_file, {"address": server.address, "pid": os.getpid()})
                 await stop.wait()
+                remove_ready_file(settings.ready_file)
             await server.drain()
         finally:
             await store.close()

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from placement.records import Placement
+from placement.records import OperationState, Placement
 from placement.slots import slot_of
+from placement.snapshot import ClusterSnapshot
+from tessera.errors import ResourceExhaustedError
 from tessera.manifest import Manifest
 
 
@@ -53,7 +55,7 @@ def owned_buckets(manifest: Manifest, placement: Placement, server_id: str) -> t
 def desired_packages(
     placements: Iterable[Placement], server_id: str, manifest_of: Callable[[str, int, str], Manifest]
 ) -> Mapping[PackageKey, DesiredPackage]:
-    """Return what `server_id` has to hold for all of `placements` together: current and target of each model.
+    """Return what `server_id` has to hold for all of `placements` together: `ModelView.held` of each model.
 
     Packages of which it owns nothing are left out: a router never asks it for them.
 
@@ -73,3 +75,34 @@ def desired_packages(
             if any(owned):
                 desired[key] = DesiredPackage(manifest, owned)
     return desired
+
+
+def check_room(
+    desired: Mapping[PackageKey, DesiredPackage], held: Mapping[PackageKey, DesiredPackage], capacity_bytes: int
+) -> None:
+    """Refuse to hold more than fits; before anything is read, so that memory never runs out half-way.
+
+    What is held already is not refused: a capacity that was lowered takes nothing away.
+
+    Raises:
+        ResourceExhaustedError: says how much is needed, and how much this server can hold.
+    """
+    wanted = {digest: size for package in desired.values() for digest, size in package.blobs().items()}
+    there = {digest for package in held.values() for digest in package.blobs()}
+    needed_bytes = sum(wanted.values())
+    if needed_bytes > capacity_bytes and wanted.keys() - there:
+        raise ResourceExhaustedError(
+            f"capacity: the placements give this server {needed_bytes:,} bytes of blobs, it can hold {capacity_bytes:,}"
+        )
+
+
+def released(snapshot: ClusterSnapshot) -> dict[str, int]:
+    """Return, for each model whose operation tells servers to drop something, the version of that operation's record.
+
+    A server that holds what `snapshot` asks for, and no more, says so with this in its own record.
+    """
+    return {
+        name: view.operation_version
+        for name, view in snapshot.models.items()
+        if view.operation is not None and view.operation.state in (OperationState.DRAINED, OperationState.ABORTING)
+    }

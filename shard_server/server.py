@@ -19,10 +19,11 @@ from placement.reconcile import Reconciler
 from placement.records import MemberRecord, MemberState, Placement
 from placement.store import Store
 from placement.view import ClusterSnapshot, ClusterView
-from shard_server.desired import DesiredPackage, PackageKey, desired_packages
+from shard_server.desired import DesiredPackage, PackageKey, check_room, desired_packages, released
 from shard_server.holdings import Holdings
 from shard_server.memory import machine_memory_bytes
 from shard_server.settings import ShardServerSettings
+from tessera.errors import TesseraError
 from tessera.process_settings import with_port
 from tessera.repository import Repository
 from tessera.settings import format_bytes
@@ -53,6 +54,8 @@ class ShardServer:
         self._view = ClusterView(store, self._keys)
         self._registration: Registration | None = None
         self._reconciler: Reconciler | None = None
+        self._capacity_bytes = 0
+        self._released: dict[str, int] = {}
         self.address = ""
 
     async def start(self) -> None:
@@ -75,6 +78,7 @@ class ShardServer:
             capacity_bytes=settings.capacity_bytes or limit_bytes * 3 // 4,
             bytes_used=0,
         )
+        self._capacity_bytes = record.capacity_bytes
         self._registration = Registration(self._store, self._keys.member(settings.server_id), record)
         # Without the store nobody could know what this server is to hold.
         await self._registration.start_when_reachable()
@@ -89,27 +93,29 @@ class ShardServer:
         Raises:
             TesseraError: a package cannot be read, verified or mapped; what was held before still serves.
         """
-        placements = [p for view in snapshot.models.values() for p in (view.placement, view.target) if p is not None]
-        await asyncio.to_thread(self._hold, placements)
         for view in snapshot.models.values():
-            if view.placement is not None:
+            if view.placement is not None:  # first, so that whoever asks for what is dropped below is sent on
                 self._tables.set_placement(
                     model=view.placement.model, epoch=view.placement.epoch, document=view.placement.to_bytes()
                 )
+        await asyncio.to_thread(self._hold, snapshot)
         assert self._registration is not None
         complete = True
         for view in snapshot.models.values():
-            if view.target is not None and self._settings.server_id in view.target.servers:
-                held_bytes = _bytes_of(self._holdings.packages, view.target)
-                complete &= await self._registration.report_ready(
-                    self._keys, view.target, view.operation_version, held_bytes
-                )
+            for target in view.staged:
+                if self._settings.server_id in target.servers:
+                    held_bytes = _bytes_of(self._holdings.packages, target)
+                    complete &= await self._registration.report_ready(
+                        self._keys, target, view.operation_version, held_bytes
+                    )
         await self._update_record(
             state=MemberState.SERVING,
             bytes_used=self._holdings.bytes_mapped,
-            epochs={placement.model: placement.epoch for placement in placements},
+            epochs={name: view.placement.epoch for name, view in snapshot.models.items() if view.placement is not None},
             error="",
+            released=self._released | released(snapshot),
         )
+        self._released |= released(snapshot)
         return complete
 
     async def _tell(self, problem: str) -> None:
@@ -124,12 +130,26 @@ class ShardServer:
         if record != self._registration.record:
             await self._registration.update(record)
 
-    def _hold(self, placements: list[Placement]) -> None:
-        """Read the manifests and blobs that `placements` ask for; runs on a helper thread."""
+    def _hold(self, snapshot: ClusterSnapshot) -> None:
+        """Read the manifests and blobs that `snapshot` asks for; runs on a helper thread.
+
+        What cannot be staged for a target does not keep what is current from being held.
+        """
+        views = snapshot.models.values()
+        try:
+            self._hold_placements([placement for view in views for placement in view.held])
+        except TesseraError:
+            if any(view.staged for view in views):
+                self._hold_placements([p for view in views for p in view.held if p not in view.staged])
+            raise
+
+    def _hold_placements(self, placements: list[Placement]) -> None:
         desired = desired_packages(placements, self._settings.server_id, self._holdings.manifest)
-        if desired != self._holdings.packages:
-            self._holdings.apply(desired)
-            _log.info("holding %s", format_bytes(self._holdings.bytes_mapped))
+        if desired == self._holdings.packages:
+            return
+        check_room(desired, self._holdings.packages, self._capacity_bytes)
+        self._holdings.apply(desired)
+        _log.info("holding %s", format_bytes(self._holdings.bytes_mapped))
 
     async def drain(self) -> None:
         """Refuse new lookups, let those in progress end within `drain_timeout_s`, leave the cluster, stop."""

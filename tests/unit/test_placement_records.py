@@ -40,6 +40,12 @@ RECORDS: list[Record] = [
     AuditRecord("op", "me", "load m", "done"),
 ]
 
+ADDED_LATER: dict[type[Record], set[str]] = {
+    MemberRecord: {"released"},
+    RouterRecord: {"prepared"},
+    OperationRecord: {"base_digest", "later_digests", "origin_epoch", "lost", "routers", "command"},
+}
+
 
 def placement(**changes: Any) -> Placement:
     values: dict[str, Any] = {
@@ -67,10 +73,22 @@ def test_unknown_fields_are_tolerated_missing_and_wrong_ones_are_named(record: R
     assert type(record).from_bytes(json.dumps({**raw, "of_the_future": [1]}).encode(), "k") == record
     for name in raw:
         without = {key: value for key, value in raw.items() if key != name}
+        if name in ADDED_LATER.get(type(record), ()):
+            type(record).from_bytes(json.dumps(without).encode(), "/the/key")
+            continue
         with pytest.raises(DataLossError, match=f"/the/key: field {name}: missing"):
             type(record).from_bytes(json.dumps(without).encode(), "/the/key")
         with pytest.raises(DataLossError, match=f"/the/key: field {name}: got"):
             type(record).from_bytes(json.dumps({**raw, name: None}).encode(), "/the/key")
+
+
+def test_fields_of_this_release_are_read_from_records_of_the_one_before_and_their_types_are_checked() -> None:
+    added = ADDED_LATER[OperationRecord]
+    raw = {name: value for name, value in json.loads(RECORDS[5].to_bytes()).items() if name not in added}
+    record = OperationRecord.from_bytes(json.dumps(raw).encode(), "k")
+    assert (record.later_digests, record.lost, record.origin_epoch) == ((), (), 0)
+    with pytest.raises(DataLossError, match="k: field lost: got"):
+        OperationRecord.from_bytes(json.dumps({**raw, "lost": 1}).encode(), "k")
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"[]", b"1", b"\xff", b"[" * 100_000])
