@@ -7,7 +7,7 @@ PYTHON ?= $(firstword $(foreach name,python3.11 python3,$(shell command -v $(nam
 VENV := .venv
 BIN := $(VENV)/bin
 SYSTEM_PACKAGES := g++ python3-venv python3-dev libgrpc++-dev libssl-dev libre2-dev libabsl-dev libc-ares-dev \
-  zlib1g-dev libprotozero-dev libgtest-dev etcd-server nghttp2-client libtcmalloc-minimal4
+  zlib1g-dev libprotozero-dev rapidjson-dev libgtest-dev etcd-server nghttp2-client libtcmalloc-minimal4
 PYTHON_SOURCES := tessera protos placement partition batching cpp_ext router shard_server admin bench examples tests
 CPP_SOURCES = $(shell git ls-files -co --exclude-standard '*.cc' '*.h')
 JOBS ?= $(shell nproc)
@@ -56,6 +56,10 @@ test: setup test-cpp ## all tests: C++, unit, native, integration
 build/cpp/build.ninja: | $(VENV)/.deps
 	$(CMAKE) -S . -B build/cpp $(CMAKE_FLAGS) -DCMAKE_BUILD_TYPE=RelWithDebInfo -DTESSERA_TESTS=ON
 
+.PHONY: simulate
+simulate: setup ## 10,000 runs of changes of placement on virtual time (an hour or two); a seed that fails is printed
+	TESSERA_SEEDS=10000 $(BIN)/python -m pytest -q -x tests/unit/test_reshard_simulated.py
+
 .PHONY: test-cpp
 test-cpp: build/cpp/build.ninja ## the C++ tests
 	$(CMAKE) --build build/cpp -j $(JOBS)
@@ -72,6 +76,16 @@ test-tsan: $(VENV)/.deps ## the C++ tests without TensorFlow under ThreadSanitiz
 	$(CMAKE) -S . -B build/tsan $(CMAKE_FLAGS) -DCMAKE_BUILD_TYPE=RelWithDebInfo -DTESSERA_TESTS=ON -DTESSERA_TENSORFLOW=OFF -DTESSERA_SANITIZE=thread
 	$(CMAKE) --build build/tsan -j $(JOBS)
 	$(CTEST) --test-dir build/tsan --output-on-failure
+
+FUZZ_SECONDS ?= 30
+.PHONY: fuzz
+fuzz: $(VENV)/.deps ## libFuzzer on what parses requests, FUZZ_SECONDS each (needs clang)
+	$(CMAKE) -S . -B build/fuzz $(CMAKE_FLAGS) -DCMAKE_C_COMPILER=clang -DCMAKE_CXX_COMPILER=clang++ -DTESSERA_FUZZ=ON
+	$(CMAKE) --build build/fuzz --target fuzzers
+	PYTHONPATH=tests $(BIN)/python tests/fuzz/write_seeds.py build/fuzz/seeds
+	for fuzzer in build/fuzz/fuzzers/*; do name=$$(basename $$fuzzer); mkdir -p build/fuzz/corpus/$$name build/fuzz/seeds/$$name; \
+	  $$fuzzer -max_total_time=$(FUZZ_SECONDS) -max_len=4096 -rss_limit_mb=4096 -artifact_prefix=build/fuzz/$$name- \
+	    build/fuzz/corpus/$$name build/fuzz/seeds/$$name || exit 1; done
 
 # --- quality ------------------------------------------------------------------------------------------------
 
@@ -116,4 +130,4 @@ wheel: $(VENV)/.deps ## build a wheel into dist/
 
 .PHONY: clean
 clean: ## remove what was built (not the virtual environment)
-	rm -rf build dist .demo .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache protos/*_pb2.py protos/*_pb2.pyi
+	rm -rf build dist .demo .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache protos/*_pb2.py protos/*_pb2.pyi protos/*.binpb

@@ -55,19 +55,7 @@ def add_to(verbs: Any) -> None:
 def _add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("saved_model", type=Path, metavar="SAVED_MODEL", help="directory; it is only read")
     parser.add_argument("--signature", action="append", metavar="NAME", help="only these signatures (default: all)")
-    parser.add_argument(
-        "--scope",
-        action="append",
-        default=[],
-        metavar="GLOB[,GLOB]",
-        help="only ops with such names; one that does not act row by row is refused (default: all that do)",
-    )
-    parser.add_argument(
-        "--cost-gate",
-        choices=("on", "off"),
-        default="on",
-        help="off: mark also what batching would slow down (default: %(default)s)",
-    )
+    _add_choice(parser, "--", "")
     add_output(parser)
 
 
@@ -79,18 +67,23 @@ def add_partition_options(parser: argparse.ArgumentParser) -> None:
         default="none",
         help="auto: mark the parts that are worth batching, as `tessera batch plan` shows them (default: %(default)s)",
     )
+    _add_choice(parser, "--batch-", "with --batch auto: ")
+
+
+def _add_choice(parser: argparse.ArgumentParser, prefix: str, when: str) -> None:
+    """Add the flags that say which regions are marked."""
     parser.add_argument(
-        "--batch-scope",
+        f"{prefix}scope",
         action="append",
         default=[],
         metavar="GLOB[,GLOB]",
-        help="with --batch auto: only ops with such names",
+        help=f"{when}only ops with such names; one that does not act row by row is refused (default: all that do)",
     )
     parser.add_argument(
-        "--batch-cost-gate",
+        f"{prefix}cost-gate",
         choices=("on", "off"),
         default="on",
-        help="off: with --batch auto, mark also what batching would slow down (default: %(default)s)",
+        help=f"{when}off: mark also what batching would slow down (default: %(default)s)",
     )
 
 

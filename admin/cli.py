@@ -1,7 +1,7 @@
 """The `tessera` command: parses the command line, runs one verb, turns errors into exit codes.
 
 stdout carries data, stderr progress and errors. Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not found, 4 refused
-because of the state of things, 5 out of time, 130 interrupted.
+because of the state of things, 5 out of time, 75 overtaken by another command, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -11,7 +11,17 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from admin import batch_command, load_command, package_commands, predict_command, status_command, up_command
+from admin import (
+    batch_command,
+    load_command,
+    package_commands,
+    predict_command,
+    reshard_command,
+    serve_command,
+    server_command,
+    status_command,
+    up_command,
+)
 from tessera.errors import Code, TesseraError
 from tessera.process import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE
 
@@ -21,7 +31,21 @@ _EXIT_CODES = {
     Code.FAILED_PRECONDITION: 4,
     Code.ALREADY_EXISTS: 4,
     Code.DEADLINE_EXCEEDED: 5,
+    Code.ABORTED: 75,
 }
+
+
+_VERBS = (
+    package_commands,
+    batch_command,
+    serve_command,
+    up_command,
+    load_command,
+    reshard_command,
+    server_command,
+    predict_command,
+    status_command,
+)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -35,14 +59,17 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the whole command line; each verb adds itself."""
     parser = _Parser(prog="tessera", description="Serves TensorFlow models that are too big for one machine.")
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
-    for module in (package_commands, batch_command, up_command, load_command, predict_command, status_command):
+    for module in _VERBS:
         module.add_to(verbs)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (default: the process's) and return the exit code."""
-    options = build_parser().parse_args(argv)
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words[:1] == ["serve"]:  # takes flags in tensorflow_model_server's syntax
+        return serve_command.run(words[1:])
+    options = build_parser().parse_args(words)
     try:
         code = options.run(options)
         return int(code or 0)

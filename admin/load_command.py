@@ -7,19 +7,23 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+from admin import rollout_command
 from admin.arguments import add_cluster
-from admin.loading import load, wanted_models
+from admin.loading import load, parse_label, wanted_models
 from admin.progress import say
 from admin.stores import open_store
 from placement.operation import LoadResult
-from tessera.errors import InvalidArgumentError
 from tessera.repository import Repository
 
 
 def add_to(verbs: Any) -> None:
     """Add the verb to the command line."""
-    model = verbs.add_parser("model", help="load models onto a cluster", description=__doc__)
-    parser = model.add_subparsers(metavar="VERB", required=True).add_parser(
+    model = verbs.add_parser(
+        "model", help="load models onto a cluster and change their versions", description="What a cluster serves."
+    )
+    model_verbs = model.add_subparsers(metavar="VERB", required=True)
+    rollout_command.add_to(model_verbs)
+    parser = model_verbs.add_parser(
         "load", help="place a model on the servers and make it current", description=__doc__
     )
     parser.add_argument("model", metavar="NAME[:VERSION,…]", help="model, at its latest version or at those given")
@@ -38,7 +42,7 @@ def run(options: argparse.Namespace) -> None:
     """Load and say what was done."""
     repository = Repository(options.repository)
     ((model, versions),) = wanted_models(repository, [options.model]).items()
-    labels = dict(_label(text, versions) for text in options.label)
+    labels = dict(parse_label(text, versions) for text in options.label)
 
     async def main() -> LoadResult:
         store = open_store(options)
@@ -62,10 +66,3 @@ def run(options: argparse.Namespace) -> None:
     servers = f"on {len(result.placement.servers)} servers" if result.placement.servers else "in the root alone"
     done = "is current" if result.changed else "was current already"
     print(f"model {model}: epoch {result.placement.epoch} {done}, {servers}")
-
-
-def _label(text: str, versions: list[int]) -> tuple[str, int]:
-    label, separator, version = text.partition("=")
-    if not (label and separator and version.isdecimal() and int(version) in versions):
-        raise InvalidArgumentError(f"--label: got {text!r}, expected LABEL=VERSION with one of the versions {versions}")
-    return label, int(version)

@@ -50,6 +50,25 @@ def wanted_models(repository: Repository, selectors: Sequence[str]) -> dict[str,
     return wanted
 
 
+def parse_label(text: str, versions: Sequence[int]) -> tuple[str, int]:
+    """Parse LABEL=VERSION.
+
+    Raises:
+        InvalidArgumentError: it is malformed, or the version is not one of `versions`.
+    """
+    label, separator, version = text.partition("=")
+    if not (label and separator and version.isdecimal() and int(version) in versions):
+        raise InvalidArgumentError(
+            f"--label: got {text!r}, expected LABEL=VERSION with one of the versions {list(versions)}"
+        )
+    return label, int(version)
+
+
+def owner() -> str:
+    """Return who this command acts for, for locks and records."""
+    return f"{getpass.getuser()}@{socket.gethostname()}:{os.getpid()}"
+
+
 async def load(
     store: Store,
     cluster: str,
@@ -82,7 +101,7 @@ async def load(
         versions=references,
         slot_bytes=lambda slots: slot_bytes(manifests, slots),
         replicas=replicas,
-        owner=f"{getpass.getuser()}@{socket.gethostname()}:{os.getpid()}",
+        owner=owner(),
         timeout_s=timeout_s,
         min_servers=min_servers,
         progress=say,

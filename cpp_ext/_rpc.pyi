@@ -56,45 +56,84 @@ class TableStore:
     def stats(self) -> dict[str, int]:
         """Return counters since start: requests, rows, bytes, refused_not_owner, refused_draining, refused_bad_request."""
 
+class Health:
+    """`grpc.health.v1.Health`, answered without Python: Check, and Watch, which is sent each change."""
+
+    def __init__(self) -> None: ...
+    def set(self, service: str, status: int) -> None:
+        """Set the status of a service, known from now on: 0 UNKNOWN, 1 SERVING, 2 NOT_SERVING; "" is the whole server. Without effect after `drain`.
+
+        Raises:
+            InvalidArgumentError: another status; names the service.
+        """
+    def drain(self) -> None:
+        """Turn every service to NOT_SERVING for good."""
+
 class Server:
     """A gRPC server whose pollers also drive the fan-out's calls."""
 
     def __init__(
         self,
         *,
-        address: str,
+        address: str = "",
+        addresses: Sequence[str] = (),
+        plain_addresses: Sequence[str] = (),
         pollers: int = 0,
         max_message_bytes: int = ...,
-        max_concurrent_calls: int = ...,
+        max_concurrent_calls: int = 4096,
         default_deadline_s: float = 30.0,
         busy_poll_s: float = 0.0,
+        channel_arguments: Mapping[str, int | str] = ...,
         tls_certificate: bytes = b"",
         tls_private_key: bytes = b"",
         tls_client_ca: bytes = b"",
     ) -> None:
-        """`address` is host:port (port 0: any free one) or unix:path; `pollers` 0 means one per core.
+        """Listen on `address` and `addresses`, with TLS when there is a certificate, and on `plain_addresses` without.
 
+        Each is host:port (port 0: any free one; [::]:8500 for IPv6 and IPv4) or unix:path; `pollers` 0 means one per core.
         Calls above `max_concurrent_calls` are refused with RESOURCE_EXHAUSTED; a call without a deadline gets `default_deadline_s`.
         While the fan-out of a poller awaits answers, it looks for them for `busy_poll_s` before it sleeps.
+        `channel_arguments` are gRPC's own ("grpc.keepalive_time_ms": 10000) and win over the settings here.
+        The certificate, key and CA are PEM texts; a client CA demands certificates of callers. They are read once.
         """
     def serve_tables(self, store: TableStore) -> None:
         """Answer `/tessera.data.v1.TableService/Lookup` from `store`. REQUIRED: before `start`."""
     def serve_native(self, method: str, handler: Capsule) -> None:
         """Answer the full method name `/package.Service/Method` by a `TESSERA_HANDLER_CAPSULE`. REQUIRED: before `start`."""
-    def serve_python(self, method: str, handler: Callable[[bytes], bytes]) -> None:
-        """Answer a rare method by Python, on one thread of its own with a bounded queue; a raised TesseraError gives its code. REQUIRED: before `start`."""
+    def serve_python(self, method: str, handler: Callable[[bytes], bytes], *, own_thread: bool = False) -> None:
+        """Answer a rare method by Python; a raised TesseraError gives its code. REQUIRED: before `start`.
+
+        All such methods share one thread and a bounded queue; one that may take long gets `own_thread`, so that the others do not wait for it.
+        """
+    def serve_python_stream(self, method: str, handler: Callable[[bytes], bytes]) -> None:
+        """Answer each message of a stream of both directions by one message; a raised TesseraError ends the stream. REQUIRED: before `start`.
+
+        On the shared thread of `serve_python`; at most 128 streams at once and 64 KiB a message, RESOURCE_EXHAUSTED above.
+        """
+    def serve_health(self, health: Health) -> None:
+        """Answer `grpc.health.v1.Health` (at most 1024 streams of Watch). `drain` drains it too. REQUIRED: before `start`."""
     def start(self) -> int:
-        """Bind and serve; return the port (0 for a Unix socket).
+        """Bind and serve; return the port of the first address (0 for a Unix socket).
+
+        The file of a Unix socket that a dead process left is replaced.
 
         Raises:
-            UnavailableError: the address cannot be bound; names it.
+            UnavailableError: an address cannot be bound, or another process listens on the Unix socket; names it.
+            InvalidArgumentError: an address, a PEM text or an option is wrong; names it.
         """
+    @property
+    def ports(self) -> list[int]:
+        """The port of each address, in the order `address`, `addresses`, `plain_addresses`; 0 for a Unix socket; empty before `start`."""
     def drain(self, timeout_s: float) -> bool:
-        """Refuse new calls, wait for those in flight at most `timeout_s`, cancel the rest; return whether all ended by themselves."""
-    def stop(self) -> None:
-        """Cancel what runs, join every thread. May be called twice; also called by `__del__`."""
+        """Turn health to NOT_SERVING, refuse new calls, end streams, wait for calls in flight at most `timeout_s`, cancel the rest; return whether all ended by themselves."""
+    def stop(self, timeout_s: float = 30.0) -> None:
+        """Cancel what runs, join every thread. May be called twice; also called by `__del__`.
+
+        Raises:
+            DeadlineExceededError: handlers have not ended their calls after `timeout_s`; names the methods. Their threads go on; `stop` may be called again.
+        """
     def stats(self) -> dict[str, int]:
-        """Return: calls_started, calls_finished, calls_in_flight, calls_failed, calls_refused."""
+        """Return: calls_started, calls_finished, calls_in_flight, calls_failed, calls_refused. Streams count as started and finished, not as in flight."""
 
 class Target:
     """One server that a route may ask."""
@@ -149,6 +188,8 @@ class Fanout:
     def capsule(self) -> Capsule:
         """Return the `TESSERA_FANOUT_CAPSULE` of this process (one table for every Fanout)."""
     def stats(self) -> dict[str, Any]:
-        """Return: lookups, subrequests (what lookups asked of one server each), rpcs (that carried them; subrequests / rpcs is the mean number of members), merged (sub-requests that shared an RPC), retries, hedges, failures, newest_epochs, and `servers`: id → {subrequests, rpcs, failures, in_flight, suspect}."""
+        """Return: lookups, subrequests (what lookups asked of one server each), rpcs (that carried them; subrequests / rpcs is the mean number of members), merged (sub-requests that shared an RPC), retries, hedges, failures, newest_epochs, oldest_epochs (model → oldest epoch of a living route; requests keep theirs alive), and `servers`: id → {subrequests, rpcs, failures, in_flight, suspect}."""
+    def newest_placements(self) -> dict[str, bytes]:
+        """Return model → the newest placement document that a refusal carried, of those newer than the refused request's epoch."""
     def stop(self) -> None:
         """Cancel what runs and join own threads. REQUIRED: before the server's `stop`."""

@@ -6,8 +6,8 @@ from cpp_ext import _rpc
 from tessera.process_settings import ProcessSettings
 
 
-def make_server(listen: str, settings: ProcessSettings, *, busy_poll_s: float = 0.0) -> _rpc.Server:
-    """Return a server that is not started yet; `busy_poll_s` as in `_rpc.Server`.
+def make_server(listen: str, settings: ProcessSettings) -> _rpc.Server:
+    """Return a server that is not started yet.
 
     Raises:
         SettingsError: a certificate file cannot be read; names its flag.
@@ -18,7 +18,6 @@ def make_server(listen: str, settings: ProcessSettings, *, busy_poll_s: float = 
         max_message_bytes=settings.max_message_bytes,
         max_concurrent_calls=settings.max_in_flight,
         default_deadline_s=settings.default_deadline_s,
-        busy_poll_s=busy_poll_s,
         tls_certificate=settings.read_file("tls_cert"),
         tls_private_key=settings.read_file("tls_key"),
         tls_client_ca=settings.read_file("tls_client_ca"),

@@ -25,6 +25,10 @@ class BatchingSettings(Protocol):
     def batching_parameters_file(self) -> str:
         """Path, or empty."""
 
+    @property
+    def request_batching(self) -> bool:
+        """Whether whole requests are batched: the file then leaves out what TensorFlow Serving's leaves out."""
+
 
 class BatchedGraph(Protocol):
     """What is used of `_graph.Graph`."""
@@ -107,7 +111,7 @@ def policy_source(settings: BatchingSettings, warn: Callable[[str], None]) -> Po
     """
 
     def of_tensorflow(text: str, place: str) -> PolicyFile:
-        policy, warnings = parse_parameters(text, place)
+        policy, warnings = parse_parameters(text, place, tensorflow_defaults=settings.request_batching)
         for warning in warnings:
             warn(warning)
         return PolicyFile(policy)

@@ -7,12 +7,11 @@ import socket
 import socketserver
 import sys
 import threading
+from collections.abc import Callable
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 
-from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
-from prometheus_client.registry import Collector
 
 from tessera.errors import UnavailableError
 
@@ -26,19 +25,16 @@ _CONNECTION_TIMEOUT_S = 10.0
 
 
 class MetricsServer:
-    """Serves one collector, and the usual figures of the process, until `stop`."""
+    """Serves one text until `stop`."""
 
-    def __init__(self, host: str, port: int, collector: Collector) -> None:
-        """Bind and serve; port 0 takes a free one.
+    def __init__(self, host: str, port: int, text: Callable[[], bytes]) -> None:
+        """Bind and serve what `text` returns, on the listener's threads; port 0 takes a free one.
 
         Raises:
             UnavailableError: the address cannot be bound; names it.
         """
-        registry = CollectorRegistry()
-        ProcessCollector(registry=registry)
-        registry.register(collector)
         try:
-            self._server = _Listener(host, port, registry)
+            self._server = _Listener(host, port, text)
         except OSError as error:
             raise UnavailableError(f"--metrics-port: cannot listen on {_join(host, port)}: {error.strerror}") from error
         self.address = _join(host, self._server.server_address[1])
@@ -64,8 +60,8 @@ class _Listener(socketserver.ThreadingTCPServer):
     daemon_threads = True
     block_on_close = False  # a client that holds its connection does not hold the end of the process
 
-    def __init__(self, host: str, port: int, registry: CollectorRegistry) -> None:
-        self.registry = registry
+    def __init__(self, host: str, port: int, text: Callable[[], bytes]) -> None:
+        self.text = text
         self._free = threading.BoundedSemaphore(_MAX_CONNECTIONS)
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         super().__init__((host, port), _Handler)
@@ -100,7 +96,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self.path.partition("?")[0] not in PATHS:
             self.send_error(HTTPStatus.NOT_FOUND, explain=f"expected one of {', '.join(PATHS)}")
             return
-        body = generate_latest(self.server.registry)
+        body = self.server.text()
         self.send_response(HTTPStatus.OK)
         self.send_header("Content-Type", CONTENT_TYPE_PLAIN_0_0_4)
         self.send_header("Content-Length", str(len(body)))

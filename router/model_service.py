@@ -16,7 +16,6 @@ from tessera.errors import InvalidArgumentError
 
 GET_MODEL_STATUS = "/tensorflow.serving.ModelService/GetModelStatus"
 GET_MODEL_METADATA = "/tensorflow.serving.PredictionService/GetModelMetadata"
-PREDICT = "/tensorflow.serving.PredictionService/Predict"
 _SIGNATURE_DEF = "signature_def"
 _SIGNATURE_DEF_TYPE = "type.googleapis.com/tensorflow.serving.SignatureDefMap"
 

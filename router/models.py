@@ -10,7 +10,6 @@ import asyncio
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import MappingProxyType
 
 from batching.policy_file import PolicyFile
@@ -19,7 +18,9 @@ from placement.records import PackageRef, Placement
 from placement.view import ClusterSnapshot
 from router.batch_policies import BatchPolicies, NamedGraph
 from router.catalog import Catalog, VersionState, VersionStatus
-from tessera.errors import DataLossError, NotFoundError, TesseraError
+from router.lifecycle.target import PlainModel
+from router.traffic import Traffic
+from tessera.errors import DataLossError, TesseraError
 from tessera.manifest import Manifest
 from tessera.repository import Repository
 
@@ -56,6 +57,7 @@ class Models:
 
     Attributes:
         graphs: what is loaded; replaced as a whole, so that any thread may read it.
+        traffic: splits, copies and logs of the plain models.
     """
 
     repository: Repository | None
@@ -66,24 +68,34 @@ class Models:
     graphs: tuple[NamedGraph, ...] = ()
     _packages: dict[str, LoadedPackage] = field(default_factory=dict)
     _served: dict[str, _Served] = field(default_factory=dict)
-    _plain: dict[str, tuple[int, _graph.Graph]] = field(default_factory=dict)
+    _plain: Mapping[str, PlainModel] = field(default_factory=dict)
+    _plain_statuses: Mapping[str, Mapping[int, VersionStatus]] = field(default_factory=dict)
     _statuses: dict[str, dict[int, VersionStatus]] = field(default_factory=dict)
+    _staged: set[str] = field(default_factory=set)
     catalog: Catalog = field(default_factory=Catalog)
+    traffic: Traffic = field(init=False)
 
-    async def load_saved_model(self, name: str, directory: Path) -> None:
-        """Load a plain SavedModel and serve it; `directory` holds saved_model.pb or numbered versions.
+    def __post_init__(self) -> None:
+        self.traffic = Traffic(self.predictor)
 
-        Raises:
-            NotFoundError: neither is there.
-            TesseraError: TensorFlow cannot load it.
-        """
-        version, path = find_saved_model(name, directory)
-        graph = await asyncio.to_thread(_graph.Graph.load, str(path), name=f"{name}:{version}", batching=self.batching)
-        self.policies.apply(name, graph)
-        self._plain[name] = (version, graph)
-        self._statuses[name] = {version: VersionStatus(VersionState.AVAILABLE, signature_defs=graph.signature_defs)}
-        self._publish()
-        _log.info("model %s version %d: serving %s", name, version, path)
+    def adopt_plain(self, model: str, version: int, graph: _graph.Graph) -> None:
+        """See `router.lifecycle.manager.Target`, as for the next two."""
+        _graph.Version(version=version, graph=graph)  # refuses a graph that needs shard servers
+        self.policies.apply(model, graph)
+
+    def serve_plain(self, models: Mapping[str, PlainModel]) -> None:
+        """Serve these plain models beside those of the cluster; of two with the same name, the plain one."""
+        before, self._plain = self._plain, models
+        try:
+            self._publish()
+        except TesseraError:
+            self._plain = before
+            raise
+
+    def describe_plain(self, models: Mapping[str, Mapping[int, VersionStatus]]) -> None:
+        """Tell these states."""
+        self._plain_statuses = models
+        self._update_catalog()
 
     async def reconcile(self, snapshot: ClusterSnapshot) -> bool:
         """Serve what `snapshot` says is current; return whether everything could be loaded.
@@ -94,15 +106,50 @@ class Models:
         for name, view in sorted(snapshot.models.items()):
             if view.placement is None:
                 continue
-            if name in self._plain:
-                _log.warning("model %s: is served from --saved-model; its placement is ignored", name)
+            if name in self._plain_statuses:
+                _log.warning("model %s: is configured as a plain model; its placement is ignored", name)
                 continue
             addresses = tuple(snapshot.address_of(server) for server in view.placement.servers)
             served = self._served.get(name)
             if served and served.placement.digest == view.placement.digest and served.addresses == addresses:
                 continue
             complete &= await self._serve(view.placement, addresses)
+        if complete and self._staged and not any(view.staged for view in snapshot.models.values()):
+            self._staged = set()  # operations have ended: what they did not make current goes
+            self._drop_unused_packages()
         return complete
+
+    async def prepare(self, snapshot: ClusterSnapshot) -> dict[str, int]:
+        """Load what the targets in `snapshot` name, so that making one current only publishes it.
+
+        Returns:
+            Model → epoch of the target that needs no more loading here. What cannot be loaded is logged and left out.
+        """
+        targets = [target for view in snapshot.models.values() for target in view.staged]
+        self._staged = {reference.digest for target in targets for reference in target.versions}
+        prepared = {}
+        for target in targets:
+            if self.repository is not None and target.model not in self._plain:
+                try:
+                    for reference in target.versions:
+                        if reference.digest not in self._packages:
+                            package = await asyncio.to_thread(self._load, target.model, reference)
+                            self.policies.apply(target.model, package.graph)
+                            self._packages[reference.digest] = package
+                except TesseraError as error:
+                    _log.error("model %s: cannot prepare epoch %d: %s", target.model, target.epoch, error.message)
+                    continue
+            prepared[target.model] = target.epoch
+        return prepared
+
+    def oldest_epochs(self) -> Mapping[str, int]:
+        """Return model → oldest epoch of a route that a request may still hold."""
+        epochs: Mapping[str, int] = self.fanout.stats()["oldest_epochs"]
+        return epochs
+
+    def told_placements(self) -> Mapping[str, bytes]:
+        """Return model → the newest placement document that a shard server sent with a refusal."""
+        return self.fanout.newest_placements()
 
     async def _serve(self, placement: Placement, addresses: tuple[str, ...]) -> bool:
         """Load what `placement` names, then publish it as a whole; return whether that was possible."""
@@ -197,9 +244,9 @@ class Models:
 
     def _publish(self) -> None:
         models: dict[str, Sequence[_graph.Version]] = {name: served.versions for name, served in self._served.items()}
-        for name, (version, graph) in self._plain.items():
-            models[name] = [_graph.Version(version=version, graph=graph)]
-        self.predictor.publish(models)
+        self.traffic.configure(plain.config for plain in self._plain.values())
+        models |= {name: _plain_versions(plain, self.traffic.hooks(name)) for name, plain in self._plain.items()}
+        self.predictor.publish(models, traffic=self.traffic.splits())
         self.graphs = tuple(self._loaded())
         self._update_catalog()
 
@@ -212,8 +259,9 @@ class Models:
         return self.policies.replace(policies, self._loaded())
 
     def _loaded(self) -> Iterator[NamedGraph]:
-        for name, (version, graph) in self._plain.items():
-            yield NamedGraph(name, version, graph)
+        for name, plain in self._plain.items():
+            for version, graph in plain.graphs.items():
+                yield NamedGraph(name, version, graph)
         for package in self._packages.values():
             yield NamedGraph(package.manifest.model, package.manifest.version, package.graph)
 
@@ -222,29 +270,27 @@ class Models:
             name: {label: ref.version for ref in served.placement.versions for label in ref.labels}
             for name, served in self._served.items()
         }
+        labels |= {name: plain.labels for name, plain in self._plain.items()}
         models = {name: MappingProxyType(dict(statuses)) for name, statuses in self._statuses.items()}
+        models |= {name: MappingProxyType(dict(statuses)) for name, statuses in self._plain_statuses.items()}
         self.catalog = Catalog(MappingProxyType(models), MappingProxyType(labels))
 
     def _drop_unused_packages(self) -> None:
         used = {reference.digest for served in self._served.values() for reference in served.placement.versions}
+        used |= self._staged
         self._packages = {digest: package for digest, package in self._packages.items() if digest in used}
 
 
 _NOTHING = VersionStatus(VersionState.START)
 
 
-def find_saved_model(name: str, directory: Path) -> tuple[int, Path]:
-    """Return (version, path) of the SavedModel that `directory` stands for: itself as version 1, or its largest number.
-
-    Raises:
-        NotFoundError: there is none; names the model and the directory.
-    """
-    if (directory / "saved_model.pb").is_file():
-        return 1, directory
-    numbered = [path for path in directory.glob("*/saved_model.pb") if path.parent.name.isdecimal()]
-    if not numbered:
-        raise NotFoundError(
-            f"model {name}: {directory} holds neither saved_model.pb nor a numbered directory with one in it"
+def _plain_versions(plain: PlainModel, hooks: Sequence[_graph.AnswerHook]) -> list[_graph.Version]:
+    return [
+        _graph.Version(
+            version=version,
+            graph=graph,
+            labels=sorted(label for label, number in plain.labels.items() if number == version),
+            hooks=hooks,
         )
-    largest = max(numbered, key=lambda path: int(path.parent.name)).parent
-    return int(largest.name), largest
+        for version, graph in sorted(plain.graphs.items())
+    ]

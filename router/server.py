@@ -4,31 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
-import uuid
 import weakref
+from collections.abc import Callable
 from importlib.metadata import version
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cpp_ext import _graph, _rpc
-from cpp_ext.server import make_server
-from placement.disk_cache import DiskCache
-from placement.keys import Keys
-from placement.membership import Registration
-from placement.reconcile import Reconciler
-from placement.records import RouterRecord
 from placement.store import Store
-from placement.view import ClusterSnapshot, ClusterView
-from router.batch_policies import BatchPolicies, policy_source
-from router.model_service import GET_MODEL_METADATA, GET_MODEL_STATUS, PREDICT, ModelService
+from protos import model_server_config_pb2 as pb
+from router.batch_policies import BatchPolicies, PolicySource, policy_source
+from router.cluster import ClusterMember
+from router.config_watch import ConfigWatch
+from router.configured import configured_models
+from router.health_service import HealthService
+from router.metrics_text import metrics_text
+from router.model_service import ModelService
 from router.models import Models
+from router.plain_models import make_lifecycle
 from router.policy_watch import PolicyWatch
+from router.readiness import Readiness
+from router.reload_service import ReloadService
+from router.rest_port import make_rest_server
+from router.services import make_grpc_server, register, register_for_tools
 from router.settings import RouterSettings
 from router.statistics import StatisticsSource
-from router.status_service import GET_STATUS, StatusService
+from router.status_service import StatusService, to_message
 from tessera.clock import SystemClock
-from tessera.errors import DataLossError, DeadlineExceededError, SettingsError, UnavailableError
 from tessera.process_settings import with_port
 from tessera.repository import Repository
 
@@ -43,15 +44,31 @@ _BUILD = version("tessera-serving")
 class Router:
     """A router in this process; several may live in one. Used on one event loop."""
 
-    def __init__(self, settings: RouterSettings, store: Store | None) -> None:
-        """`store` is the control plane; None serves plain SavedModels only. The caller closes it.
+    def __init__(
+        self,
+        settings: RouterSettings,
+        store: Store | None,
+        *,
+        tls: pb.SSLConfig | None = None,
+        policy_file: PolicySource | None = None,
+        tell_ready: Callable[[bool], None] = lambda _: None,
+    ) -> None:
+        """Make all parts; nothing is loaded or bound yet.
+
+        Args:
+            settings: what the process was told.
+            store: the control plane; None serves plain models only. The caller closes it.
+            tls: PEM texts for gRPC, where the settings name no files.
+            policy_file: how batches are made, where the settings name no file.
+            tell_ready: is called when the router becomes ready, and when it is no longer; on the event loop.
 
         Raises:
-            SettingsError: a file that the settings name cannot be read, or is wrong.
+            TesseraError: a file that the settings name cannot be read, or is wrong.
         """
         self._settings = settings
-        self._policy_source = policy_source(settings, _log.warning)
-        self._server = make_server(settings.listen, settings, busy_poll_s=settings.busy_poll_us * 1e-6)
+        self._policy_source = policy_file or policy_source(settings, _log.warning)
+        self._plain = configured_models(settings)
+        self._server = make_grpc_server(settings, tls)
         self._fanout = _rpc.Fanout(
             self._server,
             retry_delay_s=settings.retry_delay_s,
@@ -69,11 +86,16 @@ class Router:
             max_in_flight_batches=settings.max_in_flight_batches,
             inline_budget_micros=settings.inline_budget_micros,
         )
-        self._predictor = _graph.Predictor(max_in_flight=settings.max_in_flight, tensor_content=settings.tensor_content)
+        self._predictor = _graph.Predictor(
+            max_in_flight=settings.max_in_flight,
+            tensor_content=settings.tensor_content,
+            check_method_names=settings.method_name_check,
+        )
         repository = Repository(settings.repository) if settings.repository else None
         policies = BatchPolicies(_graph.BatchPolicy, self._policy_source.policies if self._policy_source else None)
         models = Models(repository, self._fanout, self._predictor, policies, settings.enable_batching)
         self.models = models
+        self.lifecycle = make_lifecycle(settings, models)
         self._statistics = StatisticsSource(
             clock=SystemClock(),
             predictor=self._predictor,
@@ -81,46 +103,74 @@ class Router:
             graphs=lambda: models.graphs,
             policies=policies,
             lanes=_graph.batch_lanes,
+            traffic=models.traffic.statistics,
+            catalog=lambda: models.catalog,
+            loads=self.lifecycle.loader.recorder,
         )
         # The native server holds the services: with real references both would keep each other for ever.
         weak_models, statistics = weakref.proxy(models), weakref.proxy(self._statistics)
         service = ModelService(lambda: weak_models.catalog)
-        self._server.serve_native(PREDICT, self._predictor.handler())
-        self._server.serve_python(GET_MODEL_STATUS, service.get_model_status)
-        self._server.serve_python(GET_MODEL_METADATA, service.get_model_metadata)
-        self._server.serve_python(GET_STATUS, StatusService(lambda: statistics.read(), _BUILD).get_status)
-        self._store = store
-        self._view: ClusterView | None = None
-        self._keys = Keys(settings.cluster)
-        self._cache: DiskCache | None = None
-        if settings.state_dir:
-            self._cache = DiskCache(Path(settings.state_dir) / f"{settings.cluster}.snapshot", self._keys)
-        self._registration: Registration | None = None
-        self._registering: asyncio.Task[None] | None = None
-        self._reconciler: Reconciler | None = None
+        self._health = HealthService()
+        register(
+            self._server,
+            predictor=self._predictor,
+            models=service,
+            reload=ReloadService(weakref.proxy(self.lifecycle), settings.reload_timeout_s),
+            status=StatusService(lambda: statistics.read(), _BUILD).get_status,
+            health=self._health,
+        )
+        self._profiler = register_for_tools(
+            self._server, figures=lambda: str(to_message(statistics.read(), _BUILD)), profiler=settings.profiler
+        )
+        self._cluster = ClusterMember(settings, store, models) if store is not None else None
+        self._tell_ready = tell_ready
+        self.readiness = Readiness(self._sources(), self._on_ready)
+        self._metrics_text = metrics_text(lambda: statistics.read(), _BUILD)
+        readiness = self.readiness
+        self._rest = make_rest_server(
+            settings, self._predictor, service, metrics=self._metrics_text, missing=lambda: readiness.missing
+        )
         self._policy_watch: PolicyWatch | None = None
+        self._config_watch: ConfigWatch | None = None
         self._metrics: MetricsServer | None = None
         self.address = ""
 
     async def start(self) -> None:
-        """Load plain SavedModels, bind, follow the cluster.
+        """Load the plain models, bind, follow the cluster.
 
         Raises:
             TesseraError: a SavedModel cannot be loaded, the address cannot be bound, or the id is taken.
         """
-        for entry in self._settings.saved_model:
-            name, separator, directory = entry.partition("=")
-            if not (name and separator and directory):
-                raise SettingsError(f"--saved-model: got {entry!r}, expected NAME=DIR")
-            await self.models.load_saved_model(name, Path(directory))
+        if self._rest is not None:  # before models are loaded: /healthz and /readyz are for that time, too
+            await asyncio.to_thread(self._rest.start)
+            _log.info("REST on %s", self._rest.address)
+        await self.lifecycle.start(self._plain)
         if self._policy_source is not None:
             self._policy_watch = PolicyWatch(self._policy_source, self.models.set_policies)
+        self._follow_config_file()
         self._start_metrics()
         port = self._server.start()
         self.address = with_port(self._settings.listen, port)
-        if self._store is not None:
-            await self._follow(self._store)
+        if self._cluster is not None:
+            await self._cluster.start(self.address)
+        self.readiness.start()
         _log.info("listening on %s", self.address)
+
+    def _sources(self) -> list[Callable[[], list[str]]]:
+        """Return who knows what is missing until the router is ready."""
+        cluster, lifecycle = self._cluster, self.lifecycle
+        plain = [lambda: lifecycle.ready()[1]]
+        return [*plain, lambda: cluster.missing] if cluster is not None else plain
+
+    def _on_ready(self, ready: bool) -> None:
+        self._health.set_serving(ready)
+        self._tell_ready(ready)
+
+    @property
+    def addresses(self) -> dict[str, str]:
+        """Where this router is reached, for the ready file."""
+        rest = self._rest.address if self._rest is not None else ""
+        return {"address": self.address, "rest": rest, "metrics": self.metrics_address}
 
     @property
     def metrics_address(self) -> str:
@@ -134,64 +184,44 @@ class Router:
         elif self._policy_watch is not None:  # without one the router still starts: it will look by itself
             self._policy_watch.read_now()
 
+    def _follow_config_file(self) -> None:
+        settings, lifecycle = self._settings, self.lifecycle
+        if settings.model_config_file and settings.model_config_poll_s > 0:
+            self._config_watch = ConfigWatch(
+                lambda: configured_models(settings),
+                lambda config: lifecycle.apply(config, timeout_s=settings.reload_timeout_s),
+                self._plain,
+                poll_s=settings.model_config_poll_s,
+                retry_s=settings.load_retry_interval_s,
+            )
+
     def _start_metrics(self) -> None:
         if self._settings.metrics_port is None:
             return
-        from router.metrics import RouterCollector  # here: most of the library's import time is of no use without it
-        from router.metrics_server import PATHS, MetricsServer
+        from router.metrics_server import PATHS, MetricsServer  # here: for its import time, as in metrics_text
 
         host = self._settings.listen.rpartition(":")[0].strip("[]")
-        self._metrics = MetricsServer(host, self._settings.metrics_port, RouterCollector(self._statistics.read, _BUILD))
+        self._metrics = MetricsServer(host, self._settings.metrics_port, self._metrics_text)
         _log.info("metrics on http://%s%s", self._metrics.address, PATHS[0])
-
-    async def _follow(self, store: Store) -> None:
-        settings = self._settings
-        self._view = ClusterView(store, self._keys, initial=self._last_snapshot())
-        self._view.start()
-        router_id = settings.router_id or f"{socket.gethostname()}-{self.address.rpartition(':')[2]}"
-        record = RouterRecord(str(uuid.uuid4()), settings.advertised(self.address))
-        self._registration = Registration(store, self._keys.router(router_id), record)
-        try:
-            await self._registration.start()
-        except (UnavailableError, DeadlineExceededError) as error:
-            _log.warning("not registered yet: %s", error.message)
-            later = self._registration.start_when_reachable()  # serving does not depend on it
-            self._registering = asyncio.create_task(later, name="router.register")
-        self._reconciler = Reconciler(self._view, self._apply)
-        self._reconciler.start()
-
-    def _last_snapshot(self) -> ClusterSnapshot | None:
-        """Return what the last run of this router kept on disk, if it is whole."""
-        try:
-            return self._cache.load() if self._cache is not None else None
-        except DataLossError as error:
-            _log.error("going on without the last placement: %s", error.message)
-            return None
-
-    async def _apply(self, snapshot: ClusterSnapshot) -> bool:
-        """Serve what `snapshot` says is current, and keep it on disk; return whether all could be loaded."""
-        complete = await self.models.reconcile(snapshot)
-        if self._cache is not None and self._view is not None and self._view.status.connected:
-            try:
-                await asyncio.to_thread(self._cache.save, snapshot)
-            except UnavailableError as error:
-                _log.error("%s", error.message)
-        return complete
 
     async def drain(self) -> None:
         """Leave the cluster, let requests in progress end within `drain_timeout_s`, stop. May be called once."""
-        if self._reconciler is not None:
-            await self._reconciler.stop()
-        if self._registering is not None:
-            self._registering.cancel()
-        if self._registration is not None:
-            await self._registration.stop()
-        if self._view is not None:
-            await self._view.stop()
+        await self.readiness.stop("the router is draining")
+        self._health.drain()
+        if self._profiler is not None:
+            self._profiler.close()
+        if self._cluster is not None:
+            await self._cluster.stop()
+        if self._config_watch is not None:
+            await self._config_watch.stop()
+        await self.lifecycle.stop()
         if self._policy_watch is not None:
             await self._policy_watch.stop()
-        if not await asyncio.to_thread(self._server.drain, self._settings.drain_timeout_s):
-            _log.warning("requests were cut off after --drain-timeout-s=%g", self._settings.drain_timeout_s)
+        timeout_s = self._settings.drain_timeout_s
+        ports = (self._server, self._rest) if self._rest is not None else (self._server,)
+        if not all(await asyncio.gather(*(asyncio.to_thread(port.drain, timeout_s) for port in ports))):
+            _log.warning("requests were cut off after --drain-timeout-s=%g", timeout_s)
+        await asyncio.to_thread(self.models.traffic.stop)
         if self._metrics is not None:  # only now: how the drain went is of interest too
             await asyncio.to_thread(self._metrics.stop)
         await asyncio.to_thread(self._fanout.stop)

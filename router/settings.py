@@ -5,13 +5,13 @@ from __future__ import annotations
 import socket
 from dataclasses import dataclass
 
+from router.serving_settings import ServingSettings
 from tessera.errors import SettingsError
-from tessera.process_settings import ProcessSettings
 from tessera.settings import setting
 
 
 @dataclass(frozen=True, kw_only=True)
-class RouterSettings(ProcessSettings):
+class RouterSettings(ServingSettings):
     """What a router can be told."""
 
     listen: str = setting("where clients reach this router: host:port or unix:path", "0.0.0.0:8500")
@@ -92,8 +92,10 @@ class RouterSettings(ProcessSettings):
         super().__post_init__()
         self.check_together("shard_tls_cert", "shard_tls_key")
         self.check_needs("shard_tls_cert", "shard_tls_ca")
-        if not self.etcd and not self.saved_model:
-            raise SettingsError("--etcd or --saved-model must be given: there is nothing to serve without either")
+        if not (self.etcd or self.saved_model or self.model or self.model_config_file):
+            raise SettingsError(
+                "--etcd, --saved-model, --model or --model-config-file must be given: there is nothing to serve without"
+            )
         if self.etcd and not self.repository:
             raise SettingsError("--repository must be given with --etcd")
         if self.batching_policy_file and self.batching_parameters_file:

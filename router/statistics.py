@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from batching.policy_file import Policy
 from router.batch_policies import BatchPolicies, NamedGraph
+from router.catalog import Catalog, VersionStatus
+from router.load_statistics import LoadRecorder, LoadStatistics
+from router.request_log import RequestLogStatistics
 from tessera.clock import Clock
 
 
@@ -39,11 +42,20 @@ class RegionStatistics:
 
 
 @dataclass(frozen=True)
+class TrafficStatistics:
+    """What was done with requests besides answering them, by model; `shadows` as `_graph.Shadow.counts` has them."""
+
+    shadows: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    logs: Mapping[str, RequestLogStatistics] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class RouterStatistics:
     """One reading; `predictor`, `fanout` and `lanes` as the native core has them (`_graph.pyi`, `_rpc.pyi`).
 
     Attributes:
         unused_policies: entries of the policy file that speak of no region that is loaded.
+        states: of the versions of each model.
     """
 
     uptime_s: float
@@ -52,6 +64,9 @@ class RouterStatistics:
     regions: tuple[RegionStatistics, ...]
     lanes: Mapping[str, Mapping[str, Any]]
     unused_policies: tuple[str, ...]
+    traffic: TrafficStatistics = TrafficStatistics()
+    states: Mapping[str, Mapping[int, VersionStatus]] = field(default_factory=dict)
+    loads: LoadStatistics = LoadStatistics()
 
 
 class StatisticsSource:
@@ -66,8 +81,12 @@ class StatisticsSource:
         graphs: Callable[[], Iterable[NamedGraph]],
         policies: BatchPolicies,
         lanes: Callable[[], Mapping[str, Mapping[str, Any]]],
+        traffic: Callable[[], TrafficStatistics] = TrafficStatistics,
+        catalog: Callable[[], Catalog] = Catalog,
+        loads: LoadRecorder | None = None,
     ) -> None:
         """The router starts now; `graphs` returns what is loaded."""
+        self._traffic, self._catalog, self._loads = traffic, catalog, loads or LoadRecorder()
         self._clock, self._started_s = clock, clock.monotonic_s()
         self._predictor, self._fanout, self._lanes = predictor, fanout, lanes
         self._graphs, self._policies = graphs, policies
@@ -82,6 +101,9 @@ class StatisticsSource:
             regions=tuple(region for one in graphs for region in self._regions(one)),
             lanes=self._lanes(),
             unused_policies=tuple(self._policies.unused(graphs)),
+            traffic=self._traffic(),
+            states=self._catalog().models,
+            loads=self._loads.read(),
         )
 
     def _regions(self, one: NamedGraph) -> Iterable[RegionStatistics]:

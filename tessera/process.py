@@ -22,11 +22,13 @@ EXIT_INTERRUPTED = 130
 EXIT_CONFIG = 78  # EX_CONFIG of sysexits.h: starting again as it is does not help
 
 
-def run_until_signal(serve: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> int:
+def run_until_signal(
+    serve: Callable[[asyncio.Event], Coroutine[Any, Any, None]], on_error: Callable[[TesseraError], int] | None = None
+) -> int:
     """Run `serve(stop)` and return the exit code; SIGTERM and SIGINT set `stop`, then `serve` must drain and return.
 
     A second signal ends the process at once. A FailedPreconditionError (a duplicate id, say) gives 78, other errors of
-    Tessera 1; both are logged in one line.
+    Tessera 1; both are logged in one line. With `on_error`, it is told of the error and decides about the exit code.
     """
 
     async def main() -> None:
@@ -38,12 +40,11 @@ def run_until_signal(serve: Callable[[asyncio.Event], Coroutine[Any, Any, None]]
 
     try:
         asyncio.run(main())
-    except FailedPreconditionError as error:
-        _log.error("%s", error.message)
-        return EXIT_CONFIG
     except TesseraError as error:
+        if on_error is not None:
+            return on_error(error)
         _log.error("%s", error.message)
-        return EXIT_FAILED
+        return EXIT_CONFIG if isinstance(error, FailedPreconditionError) else EXIT_FAILED
     return 0
 
 
@@ -83,3 +84,9 @@ def write_ready_file(path: str, content: dict[str, Any]) -> None:
         temporary = Path(f"{path}.{os.getpid()}.tmp")
         temporary.write_text(json.dumps(content) + "\n", "utf-8")
         temporary.replace(path)
+
+
+def remove_ready_file(path: str) -> None:
+    """Remove what `write_ready_file` wrote, if it is there."""
+    if path:
+        Path(path).unlink(missing_ok=True)

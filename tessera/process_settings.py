@@ -36,7 +36,7 @@ class ProcessSettings:
     drain_timeout_s: float = setting(
         "on SIGTERM, how long requests in progress may take to end, seconds", 30.0, minimum=0.0
     )
-    ready_file: str = setting("file that is written (one line of JSON) once this process serves", "")
+    ready_file: str = setting("file that is there (one line of JSON) while this process is ready to serve", "")
     log_format: str = setting("form of the log lines on stderr", "text", choices=("text", "json"))
     log_level: str = setting("least severity that is logged", "INFO", choices=("DEBUG", "INFO", "WARNING", "ERROR"))
 

@@ -67,7 +67,7 @@ def format_bytes(count: float) -> str:
 
 
 @dataclass(frozen=True)
-class _Option:
+class Option:
     """One field of a settings class, ready to be parsed."""
 
     name: str
@@ -76,6 +76,7 @@ class _Option:
 
     @property
     def flag(self) -> str:
+        """The flag of a process that is started with `load`."""
         return "--" + self.name.replace("_", "-")
 
     @property
@@ -90,7 +91,20 @@ class _Option:
         return names.get(self.kind, self.name.upper().split("_")[-1])
 
     @property
+    def help(self) -> str:
+        """The meaning, without the default."""
+        text: str = self.spec.metadata["help"]
+        return text
+
+    @property
+    def shown_default(self) -> str:
+        """The default as text; empty when there is none, or when it is empty."""
+        default = self.spec.default
+        return "" if default is MISSING or default in (None, "", ()) else _show(self.kind, default)
+
+    @property
     def repeated(self) -> bool:
+        """Whether it may be given several times."""
         return typing.get_origin(self.kind) is tuple
 
     def parse(self, value: object, place: str) -> Any:
@@ -121,7 +135,7 @@ def load(
         SettingsError: something is unknown, malformed or missing; names it.
     """
     environ = os.environ if environ is None else environ
-    options = {option.name: option for option in _options(cls)}
+    options = {option.name: option for option in options_of(cls)}
     prefix = f"TESSERA__{process.upper()}__"
     flags = _parse_flags(options, process, argv, prefix, description)
     values: dict[str, Any] = {}
@@ -145,13 +159,14 @@ def load(
     return cls(**values)
 
 
-def _options(cls: type[Any]) -> list[_Option]:
+def options_of(cls: type[Any]) -> list[Option]:
+    """Return the settings of a class, in the order of its fields."""
     hints = typing.get_type_hints(cls)
-    return [_Option(spec.name, hints[spec.name], spec) for spec in fields(cls)]
+    return [Option(spec.name, hints[spec.name], spec) for spec in fields(cls)]
 
 
 def _parse_flags(
-    options: Mapping[str, _Option], process: str, argv: Sequence[str], prefix: str, description: str
+    options: Mapping[str, Option], process: str, argv: Sequence[str], prefix: str, description: str
 ) -> dict[str, Any]:
     """Return the flags that were given, as text (or a list of texts for repeated ones)."""
     parser = _Parser(
@@ -163,11 +178,11 @@ def _parse_flags(
     parser.add_argument("--config", metavar="FILE", help="TOML file with settings, named as the flags with underscores")
     for option in options.values():
         default = option.spec.default
-        text = option.spec.metadata["help"].replace("%", "%%")
+        text = option.help.replace("%", "%%")
         if default is MISSING:
             text += " (must be given)"
-        elif default not in (None, "", ()):
-            text += f" (default: {_show(option.kind, default)})"
+        elif option.shown_default:
+            text += f" (default: {option.shown_default})"
         parser.add_argument(
             option.flag,
             dest=option.name,

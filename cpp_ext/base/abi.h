@@ -20,7 +20,7 @@ extern "C" {
 #endif
 
 // Raised by every incompatible change; each side refuses a table with another number.
-#define TESSERA_ABI_VERSION 2
+#define TESSERA_ABI_VERSION 3
 #define TESSERA_NO_DEADLINE INT64_MAX
 
 #define TESSERA_HANDLER_CAPSULE "tessera.handler"
@@ -38,6 +38,9 @@ typedef struct TesseraCallApi {
   // The request message, contiguous. Valid until `finish`.
   const uint8_t* (*request)(TesseraCall* call, size_t* size_bytes);
   int64_t (*deadline_ns)(TesseraCall* call);
+  // The first value that the caller sent as metadata (a header) under `key`, lower case; null if there is none. Valid
+  // until `finish`.
+  const uint8_t* (*metadata)(TesseraCall* call, const char* key, size_t key_size, size_t* value_size);
   // REQUIRES: called at most once, before `finish`. `on_cancel(arg)` runs at most once, on a poller thread,
   // if the client goes away or the deadline passes before `finish`; it may run before this returns, and
   // never runs after `finish` has returned. It must not block and must not call `finish` itself on the same stack.

@@ -18,6 +18,7 @@ namespace tessera {
 namespace {
 
 namespace tf = tensorflow;
+
 // Adds what `builder` describes, on the device of `like`.
 absl::StatusOr<tf::Node*> Add(tf::NodeBuilder& builder, const tf::Node& like, tf::Graph* graph) {
   tf::Node* node = nullptr;

@@ -28,6 +28,7 @@ struct LengthPadding {
 
 struct ExtractedRegion {
   std::string name;
+  bool whole_request = false;  // all of a signature (request_batch.h), not what a pair marks
   bool in_loop = false;
   tensorflow::DataTypeVector input_types;
   tensorflow::DataTypeVector output_types;

@@ -53,6 +53,7 @@ absl::Status BatchGroups::SetPolicies(const std::map<std::string, BatchPolicy>& 
     const Status status = lane_->SetPolicy(*entry->group_, policy);
     if (!status.ok()) return absl::Status(static_cast<absl::StatusCode>(status.code()), status.message());
     entry->max_batch_size_.store(policy.max_batch_size, std::memory_order_relaxed);
+    entry->splits_large_inputs_.store(policy.split_large_inputs, std::memory_order_relaxed);
   }
   return absl::OkStatus();
 }

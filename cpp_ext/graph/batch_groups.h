@@ -28,6 +28,7 @@ class BatchGroups {
     // Why the region is not batched; OK when it is.
     const absl::Status& refused() const { return refused_; }
     int64_t max_batch_size() const { return max_batch_size_.load(std::memory_order_relaxed); }
+    bool splits_large_inputs() const { return splits_large_inputs_.load(std::memory_order_relaxed); }
     // Rows × (padded length - length), summed over padded inputs' elements; and all their elements.
     void CountPadding(uint64_t padding, uint64_t elements) {
       padding_elements_.fetch_add(padding, std::memory_order_relaxed);
@@ -43,6 +44,7 @@ class BatchGroups {
     bool in_loop_ = false;
     absl::Status refused_;
     std::atomic<int64_t> max_batch_size_{BatchPolicy().max_batch_size};
+    std::atomic<bool> splits_large_inputs_{BatchPolicy().split_large_inputs};
     std::atomic<uint64_t> padding_elements_{0};
     std::atomic<uint64_t> elements_{0};
   };

@@ -3,8 +3,10 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/log/log.h"
 #include "absl/strings/str_cat.h"
 #include "cpp_ext/graph/batch_assemble.h"
+#include "cpp_ext/graph/request_batch.h"
 #include "cpp_ext/graph/snapshot.h"
 #include "cpp_ext/graph/worker_pool.h"
 
@@ -16,16 +18,13 @@ namespace tf = tensorflow;
 // Shapes of one region that have a queue of their own; the least recently used one gives way.
 constexpr size_t kMaxShapes = 64;
 
-// A dimension of 0 makes a tensor of any shape cost its sender nothing, so what a call makes this process allocate is
-// bounded here: elements of one row, the bytes of the row that stands for a call without rows, and pieces of a call.
-constexpr int64_t kMaxRowElements = int64_t{1} << 40;
-constexpr int64_t kMaxBlankRowBytes = int64_t{64} << 20;
+// What a call of many rows makes this process allocate is bounded here.
 constexpr int64_t kMaxPieces = 16384;
 
 }  // namespace
 
-BatchRegion::BatchRegion(BatchGroups::Entry* entry, ExtractedRegion region, std::unique_ptr<CompiledGraph> graph)
-    : entry_(entry), lane_(entry->lane()), region_(std::move(region)), graph_(std::move(graph)) {}
+BatchRegion::BatchRegion(BatchGroups::Entry* entry, ExtractedRegion region, std::shared_ptr<const StepRunner> runner)
+    : entry_(entry), lane_(entry->lane()), region_(std::move(region)), runner_(std::move(runner)) {}
 
 void BatchRegion::Close() {
   absl::flat_hash_map<Key, Shape> shapes;
@@ -34,90 +33,7 @@ void BatchRegion::Close() {
     shapes.swap(shapes_);
   }
   // A queue may keep the region a moment longer than the functions and devices that the kernels use.
-  graph_.reset();
-}
-
-int64_t BatchRegion::BucketLength(int64_t length) const {
-  const std::vector<int64_t>& buckets = region_.padding.length_buckets;
-  if (buckets.empty()) {
-    int64_t power = 1;
-    while (power < length) power *= 2;
-    return power;
-  }
-  const auto bucket = std::lower_bound(buckets.begin(), buckets.end(), length);
-  return bucket == buckets.end() ? length : *bucket;
-}
-
-absl::Status BatchRegion::CountBytes(size_t input, int pad_dim, int64_t padded_length, RegionTask* task) const {
-  const tf::Tensor& tensor = task->inputs[input];
-  const tf::TensorShape& shape = tensor.shape();
-  int64_t elements = 1, most = 1;  // of a row; as if no dimension were 0
-  for (int d = 1; d < shape.dims(); ++d) {
-    const int64_t size = d == pad_dim ? padded_length : shape.dim_size(d);
-    if (__builtin_mul_overflow(most, std::max<int64_t>(size, 1), &most) || most > kMaxRowElements) {
-      return absl::InvalidArgumentError(absl::StrCat("region ", name(), ": input ", input, " has shape ",
-                                                     shape.DebugString(), ", expected rows of at most ",
-                                                     kMaxRowElements, " elements (dimensions of 0 count as 1)"));
-    }
-    elements *= size;
-  }
-  const int64_t row_bytes = elements * tf::DataTypeSize(tensor.dtype());
-  if (task->input_rows == 0 && row_bytes > kMaxBlankRowBytes) {
-    return absl::InvalidArgumentError(absl::StrCat("region ", name(), ": input ", input, " has shape ",
-                                                   shape.DebugString(), ", expected at most ", kMaxBlankRowBytes,
-                                                   " bytes a row of an input without rows"));
-  }
-  int64_t bytes = 0;  // in a batch
-  if (__builtin_mul_overflow(row_bytes, std::max<int64_t>(task->input_rows, 1), &bytes)) bytes = INT64_MAX / 2;
-  bytes = std::max(bytes, static_cast<int64_t>(tensor.TotalBytes()));
-  if (__builtin_add_overflow(task->bytes, bytes, &task->bytes)) task->bytes = INT64_MAX / 2;
-  return absl::OkStatus();
-}
-
-absl::Status BatchRegion::Describe(const Step& step, RegionTask* task, Key* key) const {
-  const std::vector<int>& pad_dims = region_.padding.pad_dims;
-  key->push_back(step.pin() == nullptr ? 0 : reinterpret_cast<int64_t>(step.pin()->route()));
-  task->input_rows = -1;
-  for (size_t i = 0; i < task->inputs.size(); ++i) {
-    const tf::TensorShape& shape = task->inputs[i].shape();
-    if (shape.dims() == 0) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("region ", name(), ": input ", i, " is a scalar, expected rows along dimension 0"));
-    }
-    if (task->input_rows >= 0 && shape.dim_size(0) != task->input_rows) {
-      return absl::InvalidArgumentError(absl::StrCat("region ", name(), ": input ", i, " has ", shape.dim_size(0),
-                                                     " rows, expected as many as input 0: ", task->input_rows));
-    }
-    task->input_rows = shape.dim_size(0);
-    key->push_back(shape.dims());
-    for (int d = 1; d < shape.dims(); ++d) key->push_back(shape.dim_size(d));
-    const int dim = pad_dims.empty() ? -1 : pad_dims[i];
-    if (dim >= shape.dims()) {
-      return absl::InvalidArgumentError(absl::StrCat("region ", name(), ": input ", i, " has ", shape.dims(),
-                                                     " dimensions, expected a dimension ", dim, " of variable length"));
-    }
-    const int64_t length = dim < 1 ? 0 : shape.dim_size(dim);
-    const int64_t padded_length = dim < 1 ? 0 : BucketLength(std::min(length, kMaxRowElements + 1));
-    if (!pad_dims.empty()) {
-      task->lengths.push_back(length);
-      task->padded_lengths.push_back(padded_length);
-    }
-    if (dim >= 1) (*key)[key->size() - static_cast<size_t>(shape.dims() - dim)] = padded_length;
-    absl::Status status = CountBytes(i, dim, padded_length, task);
-    if (!status.ok()) return status;
-  }
-  task->rows = std::max<int64_t>(1, task->input_rows);
-  return absl::OkStatus();
-}
-
-void BatchRegion::CountPadding(const RegionTask& task) {
-  for (size_t i = 0; i < task.lengths.size(); ++i) {
-    if (task.lengths[i] == 0) continue;
-    const auto own = static_cast<uint64_t>(task.inputs[i].NumElements());
-    const uint64_t padded =
-        own / static_cast<uint64_t>(task.lengths[i]) * static_cast<uint64_t>(task.padded_lengths[i]);
-    entry_->CountPadding(padded - own, padded);
-  }
+  runner_.reset();
 }
 
 BatchRegion::Shape BatchRegion::Find(const Key& key) {
@@ -142,6 +58,16 @@ BatchRegion::Shape BatchRegion::Find(const Key& key) {
 void BatchRegion::Submit(Step* step, tf::OpKernelContext* ctx, tf::AsyncOpKernel::DoneCallback done) {
   auto call = std::make_shared<RegionCall>(this, step, ctx, std::move(done));
   for (int i = 0; i < ctx->num_inputs(); ++i) call->inputs.push_back(ctx->input(i));
+  Submit(std::move(call), step);
+}
+
+void BatchRegion::Submit(Step* step) {
+  auto call = std::make_shared<RegionCall>(this, step);
+  call->inputs.assign(step->args().begin(), step->args().end());
+  Submit(std::move(call), step);
+}
+
+void BatchRegion::Submit(std::shared_ptr<RegionCall> call, Step* step) {
   Key key;
   absl::Status status = Describe(*step, call.get(), &key);
   if (!status.ok()) return call->Finish(status);
@@ -158,6 +84,9 @@ void BatchRegion::Submit(Step* step, tf::OpKernelContext* ctx, tf::AsyncOpKernel
     }
     if (call->WatchCancellation()) lane_.Enqueue(shape.queue, std::move(call));
     return;
+  }
+  if (region_.whole_request && !entry_->splits_large_inputs()) {
+    return call->Finish(TooManyRows(call->rows, max_rows));
   }
   if (call->rows / kMaxPieces >= max_rows) {
     return call->Finish(absl::InvalidArgumentError(absl::StrCat("region ", name(), ": the inputs have ", call->rows,
@@ -180,13 +109,13 @@ class BatchRegion::Execution {
     step_.set_done(&Execution::OnDone, this);
     const absl::Status status = SetContext();
     if (!status.ok()) return step_.Finish(status);
-    region_->graph_->RunAsync(&step_);
+    region_->runner_->RunAsync(&step_);
   }
   void Cancel() { step_.Cancel(); }
 
  private:
   absl::Status SetContext() {
-    if (!region_->graph_->needs_context()) return absl::OkStatus();
+    if (!region_->runner_->needs_context()) return absl::OkStatus();
     if (!step_.slot().valid()) return absl::ResourceExhaustedError("too many requests with lookups are in flight");
     StepContext& context = step_.slot().context();
     const auto& first = static_cast<const RegionTask&>(*batch_->tasks()[0]);
@@ -205,7 +134,7 @@ class BatchRegion::Execution {
     auto* execution = static_cast<Execution*>(arg);
     BatchRegion& region = *execution->region_;
     const std::shared_ptr<Execution> self = region.Forget(execution->batch_.get());
-    if (region.graph_->needs_context()) {
+    if (region.runner_->needs_context()) {
       std::string message;
       const int code = self->step_.slot().context().error.Take(&message);
       if (code != 0 && !status.ok()) status = absl::Status(static_cast<absl::StatusCode>(code), message);
@@ -224,6 +153,9 @@ class BatchRegion::Execution {
 };
 
 void BatchRegion::Run(std::shared_ptr<Batch> batch) {
+  for (const std::shared_ptr<BatchTask>& task : batch->tasks()) {
+    static_cast<RegionTask&>(*task).started.store(true, std::memory_order_relaxed);
+  }
   // Held until RunAsync has returned. It holds the batch, whose tasks pin the version that all of this belongs to.
   const auto execution = std::make_shared<Execution>(shared_from_this(), batch);
   {
@@ -268,13 +200,21 @@ bool BatchRegion::may_bisect(Code code) const {
   }
 }
 
-absl::Status BatchRegion::CheckOutputs(const std::vector<tf::Tensor>& outputs, int64_t rows) const {
+void BatchRegion::EndRequest(Step* step, const absl::Status& status, bool started) const {
+  if (absl::IsAborted(status) && !rows_are_split()) return runner_->RunAsync(step);
+  step->Finish(QueueTimeout(status, started));
+}
+
+absl::Status BatchRegion::CheckOutputs(const std::vector<tf::Tensor>& outputs, int64_t rows) {
   for (size_t i = 0; i < outputs.size(); ++i) {
     const tf::TensorShape& shape = outputs[i].shape();
     if (shape.dims() > 0 && shape.dim_size(0) == rows) continue;
-    return absl::FailedPreconditionError(absl::StrCat("region ", name(), ": output ", i, " has shape ",
-                                                      shape.DebugString(), ", expected ", rows,
-                                                      " rows along dimension 0, as the inputs; it cannot be batched"));
+    const std::string what =
+        absl::StrCat(region_.whole_request ? "signature " : "region ", name(), ": output ", i, " has shape ",
+                     shape.DebugString(), ", expected ", rows, " rows along dimension 0, as the inputs; ");
+    if (!region_.whole_request) return absl::FailedPreconditionError(absl::StrCat(what, "it cannot be batched"));
+    if (rows_are_split_.exchange(false)) LOG(WARNING) << what << "its requests are not batched from now on";
+    return absl::AbortedError(what);
   }
   return absl::OkStatus();
 }

@@ -35,12 +35,24 @@ class RegionCall::Piece : public RegionTask {
   const int64_t offset_;
 };
 
+tf::CancellationManager* RegionCall::cancellation() const {
+  return ctx_ == nullptr ? step_->cancellation() : ctx_->cancellation_manager();
+}
+
+void RegionCall::SetOutput(size_t index, tf::Tensor value) {
+  if (ctx_ == nullptr) {
+    step_->results()[index] = std::move(value);
+  } else {
+    ctx_->set_output(static_cast<int>(index), std::move(value));
+  }
+}
+
 bool RegionCall::WatchCancellation() {
-  tf::CancellationManager* cancellation = ctx_->cancellation_manager();
-  if (cancellation == nullptr) return true;
-  token_ = cancellation->get_cancellation_token();
+  tf::CancellationManager* manager = cancellation();
+  if (manager == nullptr) return true;
+  token_ = manager->get_cancellation_token();
   std::weak_ptr<RegionCall> weak = weak_from_this();
-  const bool watching = cancellation->RegisterCallback(token_, [weak] {
+  const bool watching = manager->RegisterCallback(token_, [weak] {
     if (std::shared_ptr<RegionCall> call = weak.lock()) call->CancelTasks();
   });
   if (!watching) Finish(absl::CancelledError("the request was cancelled"));
@@ -56,6 +68,10 @@ void RegionCall::CancelTasks() {
 }
 
 void RegionCall::Finish(const absl::Status& status) {
+  if (ctx_ == nullptr) {
+    cancellation()->TryDeregisterCallback(token_);
+    return region_->EndRequest(step_, status, started.load(std::memory_order_relaxed));
+  }
   if (!status.ok()) {
     ctx_->SetStatus(status);
     // Executors may report another code than the kernel that failed did.
@@ -63,9 +79,7 @@ void RegionCall::Finish(const absl::Status& status) {
                                       status.message().size());
   }
   // Does not wait for a callback that is running: this may be on its stack.
-  if (tf::CancellationManager* cancellation = ctx_->cancellation_manager()) {
-    cancellation->TryDeregisterCallback(token_);
-  }
+  if (tf::CancellationManager* manager = cancellation()) manager->TryDeregisterCallback(token_);
   const auto done = std::move(done_);
   done();
 }
@@ -85,7 +99,7 @@ void RegionCall::Done(const Status& status, Batch* batch, int64_t first_row) {
   if (status.ok()) {
     const auto& result = static_cast<const RegionResult&>(*batch->result);
     for (size_t i = 0; i < result.outputs.size(); ++i) {
-      ctx_->set_output(static_cast<int>(i), Output(result, i, first_row, input_rows));
+      SetOutput(i, Output(result, i, first_row, input_rows));
     }
   }
   Finish(ToAbsl(status));
@@ -127,6 +141,7 @@ absl::Status RegionCall::Join(const RegionResult& result, int64_t first_row, con
 }
 
 void RegionCall::PieceDone(const Status& status, Batch* batch, int64_t first_row, const Piece& piece) {
+  if (piece.started.load(std::memory_order_relaxed)) started.store(true, std::memory_order_relaxed);
   absl::Status error = ToAbsl(status);
   bool withdraw = false;
   {
@@ -145,7 +160,7 @@ void RegionCall::PieceDone(const Status& status, Batch* batch, int64_t first_row
     if (--unfinished_ > 0) return;
   }
   if (first_error_.ok()) {
-    for (size_t i = 0; i < joined_.size(); ++i) ctx_->set_output(static_cast<int>(i), std::move(joined_[i]));
+    for (size_t i = 0; i < joined_.size(); ++i) SetOutput(i, std::move(joined_[i]));
   }
   Finish(first_error_);
 }

@@ -5,6 +5,7 @@
 #ifndef TESSERA_CPP_EXT_GRAPH_BATCH_TASK_H_
 #define TESSERA_CPP_EXT_GRAPH_BATCH_TASK_H_
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <mutex>
@@ -38,15 +39,18 @@ class RegionTask : public BatchTask {
   absl::InlinedVector<int64_t, 4> padded_lengths;
   int64_t input_rows = 0;  // may be 0: the task then takes one row of zeros, which is nobody's answer
   std::shared_ptr<const ServedVersion> pin;
-  SlabRows slab;  // where the rows were copied on arrival, if they were
+  SlabRows slab;                     // where the rows were copied on arrival, if they were
+  std::atomic<bool> started{false};  // a batch with it has begun to run
 };
 
-// One call of the region's op. Kept by its tasks and by the cancellation callback.
+// One call of the region's op, or one whole request. Kept by its tasks and by the cancellation callback.
 class RegionCall : public RegionTask, public std::enable_shared_from_this<RegionCall> {
  public:
   RegionCall(BatchRegion* region, Step* step, tensorflow::OpKernelContext* ctx,
              tensorflow::AsyncOpKernel::DoneCallback done)
       : region_(region), step_(step), ctx_(ctx), done_(std::move(done)) {}
+  // A whole request: the step itself takes the outputs and is ended.
+  RegionCall(BatchRegion* region, Step* step) : region_(region), step_(step), ctx_(nullptr) {}
 
   // Lets the step's cancellation reach the lane. False: it is cancelled already, and the call was ended.
   bool WatchCancellation();
@@ -64,12 +68,14 @@ class RegionCall : public RegionTask, public std::enable_shared_from_this<Region
   // Copies a piece's rows to their place. REQUIRES: mu_ is held.
   absl::Status Join(const RegionResult& result, int64_t first_row, const Piece& piece);
   void CancelTasks();
+  tensorflow::CancellationManager* cancellation() const;
+  void SetOutput(size_t index, tensorflow::Tensor value);
   // The rows of one output, cut to the call's own length.
   tensorflow::Tensor Output(const RegionResult& result, size_t index, int64_t first_row, int64_t rows) const;
 
   BatchRegion* const region_;
-  Step* const step_;                        // valid until done_ has been called
-  tensorflow::OpKernelContext* const ctx_;  // likewise
+  Step* const step_;                        // valid until the call has ended
+  tensorflow::OpKernelContext* const ctx_;  // likewise; null for a whole request
   tensorflow::AsyncOpKernel::DoneCallback done_;
   tensorflow::CancellationToken token_ = tensorflow::CancellationManager::kInvalidToken;
   // Of a call that was cut.

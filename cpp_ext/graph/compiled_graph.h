@@ -9,6 +9,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "cpp_ext/graph/step.h"
+#include "cpp_ext/graph/step_runner.h"
 #include "tensorflow/core/common_runtime/device_mgr.h"
 #include "tensorflow/core/common_runtime/executor.h"
 #include "tensorflow/core/framework/function.h"
@@ -34,7 +35,7 @@ struct GraphFacts {
 };
 
 // Immutable after Build; RunAsync may be called from any thread, any number of times at once.
-class CompiledGraph {
+class CompiledGraph : public StepRunner {
  public:
   // Called with every kernel that was created.
   using OnKernel = std::function<void(tensorflow::OpKernel*)>;
@@ -46,19 +47,18 @@ class CompiledGraph {
                                                               const tensorflow::FunctionLibraryDefinition& functions,
                                                               tensorflow::FunctionLibraryRuntime* library,
                                                               const OnKernel& on_kernel);
-  ~CompiledGraph();
+  ~CompiledGraph() override;
 
   // Whether a step needs a step slot, and may end later, on another thread.
-  bool needs_context() const { return facts_.has_lookup || facts_.has_batches; }
+  bool needs_context() const override { return facts_.has_lookup || facts_.has_batches; }
   bool has_lookup() const { return facts_.has_lookup; }
   // Whether a kernel may end on another thread than the one that runs the step.
   bool has_async_kernels() const { return has_async_kernels_; }
+  bool ends_elsewhere() const override { return has_async_kernels_; }
   const std::string& executor_type() const { return executor_type_; }
 
-  // Runs `step`, whose args() are the graph's _Args, and then calls step->Finish, possibly before this returns; its
-  // results() are then the _Retvals. The graph must be kept alive until Finish has been called and, when it is called
-  // on this thread, until RunAsync has returned.
-  void RunAsync(Step* step) const;
+  // The step's args() are the graph's _Args, its results() the _Retvals.
+  void RunAsync(Step* step) const override;
 
  private:
   explicit CompiledGraph(const ExecutorEnvironment& environment) : environment_(environment) {}

@@ -20,7 +20,7 @@ namespace tessera {
 
 // Immutable after Build; RunAsync may be called from any thread, any number of
 // times at once.
-class GraphExecutor {
+class GraphExecutor : public StepRunner {
  public:
   // Optimises the part of the graph that the signature needs and creates its
   // kernels. Fails when the graph needs what only a session has (several
@@ -31,23 +31,23 @@ class GraphExecutor {
                                                               const Signature& signature,
                                                               tensorflow::GraphExecutionState* state,
                                                               BatchGroups* batching);
-  ~GraphExecutor();
+  ~GraphExecutor() override;
 
   // Whether a step needs a step slot, and may end later, on another thread.
-  bool needs_context() const { return graph_->needs_context(); }
+  bool needs_context() const override { return graph_->needs_context(); }
   // Whether a kernel may end on another thread than the one that runs the step.
   bool has_async_kernels() const { return graph_->has_async_kernels(); }
+  bool ends_elsewhere() const override { return has_async_kernels(); }
   const std::string& executor_type() const { return graph_->executor_type(); }
   // Types of the signature's inputs and fetches, as the graph has them.
   const tensorflow::DataTypeVector& input_types() const { return input_types_; }
   const tensorflow::DataTypeVector& fetch_types() const { return fetch_types_; }
   const std::vector<std::shared_ptr<BatchRegion>>& regions() const { return regions_; }
 
-  // Runs `step`, whose args() are the inputs in the signature's order and of
-  // input_types(); see CompiledGraph::RunAsync. The step's results() are the
-  // signature's fetches. Without TesseraLookup and batches everything happens
-  // on this thread.
-  void RunAsync(Step* step) const { graph_->RunAsync(step); }
+  // The step's args() are the inputs in the signature's order and of
+  // input_types(), its results() the signature's fetches. Without TesseraLookup
+  // and batches everything happens on this thread.
+  void RunAsync(Step* step) const override { graph_->RunAsync(step); }
 
  private:
   GraphExecutor() = default;

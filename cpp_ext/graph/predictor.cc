@@ -4,7 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "cpp_ext/batch/lane.h"
-#include "cpp_ext/graph/predict_call.h"
+#include "cpp_ext/graph/request_call.h"
 
 namespace tessera {
 
@@ -19,10 +19,12 @@ const TesseraBurst kBurst = {
 
 }  // namespace
 
-Predictor::Predictor(int64_t max_in_flight, bool tensor_content)
-    : max_in_flight_(max_in_flight),
-      tensor_content_(tensor_content),
-      handler_{TESSERA_ABI_VERSION, this, &Predictor::Handle, &kBurst} {}
+Predictor::Predictor(const PredictorOptions& options) : options_(options) {
+  for (size_t i = 0; i < methods_.size(); ++i) {
+    MethodHandler& method = methods_[i];
+    method = {{TESSERA_ABI_VERSION, &method, &Predictor::Handle, &kBurst}, this, static_cast<Method>(i)};
+  }
+}
 
 Predictor::~Predictor() {
   std::unique_lock<std::mutex> lock(mu_);
@@ -31,31 +33,39 @@ Predictor::~Predictor() {
 }
 
 void Predictor::Handle(void* context, const TesseraCallApi* api, TesseraCall* call) {
-  auto* self = static_cast<Predictor*>(context);
+  const auto* method = static_cast<const MethodHandler*>(context);
+  Predictor* self = method->predictor;
   self->requests_.fetch_add(1, std::memory_order_relaxed);
-  if (self->in_flight_.fetch_add(1, std::memory_order_relaxed) >= self->max_in_flight_) {
-    self->in_flight_.fetch_sub(1, std::memory_order_relaxed);
-    const absl::Status status = absl::ResourceExhaustedError(
-        absl::StrCat("predict: ", self->max_in_flight_, " requests are in flight, which is the limit; retry later"));
-    self->errors_[static_cast<size_t>(status.code())].fetch_add(1, std::memory_order_relaxed);
-    return api->finish(call, static_cast<int>(status.code()), status.message().data(), status.message().size(), nullptr,
-                       0, nullptr, nullptr);
+  if (self->in_flight_.fetch_add(1, std::memory_order_relaxed) >= self->options_.max_in_flight) {
+    return self->Refuse(method->method, api, call);
   }
-  self->TakeCall()->Start(api, call);
+  self->TakeCall()->Start(method->method, api, call);
 }
 
-PredictCall* Predictor::TakeCall() {
+void Predictor::Refuse(Method method, const TesseraCallApi* api, TesseraCall* call) {
+  in_flight_.fetch_sub(1, std::memory_order_relaxed);
+  const absl::Status status = absl::ResourceExhaustedError(
+      absl::StrCat("predict: ", options_.max_in_flight, " requests are in flight, which is the limit; retry later"));
+  const int code = static_cast<int>(status.code());
+  errors_[static_cast<size_t>(code)].fetch_add(1, std::memory_order_relaxed);
+  const Entrypoint entrypoint = LocalCall::EntrypointOf(api, call);
+  // Which model it was for is not read: refusing has to be cheap.
+  if (entrypoint != Entrypoint::kInternal) registry_.unknown()->Record(method, entrypoint, code, {}, 0);
+  api->finish(call, code, status.message().data(), status.message().size(), nullptr, 0, nullptr, nullptr);
+}
+
+RequestCall* Predictor::TakeCall() {
   std::lock_guard<std::mutex> lock(mu_);
   if (free_.empty()) {
-    calls_.push_back(std::make_unique<PredictCall>(this));
+    calls_.push_back(std::make_unique<RequestCall>(this));
     return calls_.back().get();
   }
-  PredictCall* call = free_.back();
+  RequestCall* call = free_.back();
   free_.pop_back();
   return call;
 }
 
-void Predictor::GiveBack(PredictCall* call) {
+void Predictor::GiveBack(RequestCall* call) {
   std::lock_guard<std::mutex> lock(mu_);
   free_.push_back(call);
   if (closing_) all_free_.notify_all();

@@ -8,22 +8,24 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "cpp_ext/graph/signature.h"
-#include "cpp_ext/graph/step.h"
+#include "cpp_ext/graph/step_runner.h"
 #include "tensorflow/core/public/session.h"
 
 namespace tessera {
 
 // Immutable after Build; thread-safe.
-class SessionRunner {
+class SessionRunner : public StepRunner {
  public:
   // `session` must outlive the runner.
   static absl::StatusOr<std::unique_ptr<SessionRunner>> Build(const Signature& signature, tensorflow::Session* session);
-  ~SessionRunner();
+  ~SessionRunner() override;
 
   // Runs `step` on WorkerPool::Sessions() and calls step->Finish there;
   // RESOURCE_EXHAUSTED at once, on this thread, when the pool is full. A step
   // cannot be cancelled once it runs.
-  void RunAsync(Step* step) const;
+  void RunAsync(Step* step) const override;
+  bool needs_context() const override { return false; }
+  bool ends_elsewhere() const override { return true; }
 
  private:
   SessionRunner(tensorflow::Session* session, tensorflow::Session::CallableHandle handle)

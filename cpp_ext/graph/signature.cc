@@ -40,6 +40,7 @@ absl::Status CheckDense(const std::string& signature, const std::string& alias, 
 absl::StatusOr<Signature> Signature::Make(const std::string& name, const tf::SignatureDef& def) {
   Signature signature;
   signature.name_ = name;
+  signature.method_name_ = def.method_name();
   std::map<std::string, int> input_of;  // tensor → input
   // std::map sorts by alias; protobuf's map does not.
   for (const auto& [alias, info] : std::map<std::string, tf::TensorInfo>(def.inputs().begin(), def.inputs().end())) {

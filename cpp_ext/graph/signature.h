@@ -41,6 +41,8 @@ class Signature {
   static absl::StatusOr<Signature> Make(const std::string& name, const tensorflow::SignatureDef& def);
 
   const std::string& name() const { return name_; }
+  // What it was exported for, such as "tensorflow/serving/predict".
+  const std::string& method_name() const { return method_name_; }
   // Sorted by alias. Inputs are also the feeds, in this order.
   const std::vector<SignatureInput>& inputs() const { return inputs_; }
   const std::vector<SignatureOutput>& outputs() const { return outputs_; }
@@ -66,6 +68,7 @@ class Signature {
 
  private:
   std::string name_;
+  std::string method_name_;
   bool has_defaults_ = false;
   std::vector<SignatureInput> inputs_;
   std::vector<SignatureOutput> outputs_;

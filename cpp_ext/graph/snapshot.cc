@@ -10,7 +10,8 @@ namespace tessera {
 
 absl::StatusOr<std::shared_ptr<ServedVersion>> ServedVersion::Make(int64_t version, std::shared_ptr<LoadedGraph> graph,
                                                                    const TesseraFanoutApi* fanout, TesseraRoute* route,
-                                                                   std::vector<std::string> labels) {
+                                                                   std::vector<std::string> labels,
+                                                                   std::shared_ptr<AnswerHook> hook) {
   if (version < 0) return absl::InvalidArgumentError(absl::StrCat("version: got ", version, ", expected 0 or more"));
   const int64_t needed = graph->lookup_tables();
   if (needed > 0 && (fanout == nullptr || route == nullptr)) {
@@ -25,6 +26,7 @@ absl::StatusOr<std::shared_ptr<ServedVersion>> ServedVersion::Make(int64_t versi
   self->version_ = version;
   self->graph_ = std::move(graph);
   self->labels_ = std::move(labels);
+  self->hook_ = std::move(hook);
   self->fanout_ = fanout;
   if (fanout != nullptr && route != nullptr) {
     fanout->retain_route(route);
@@ -36,6 +38,27 @@ absl::StatusOr<std::shared_ptr<ServedVersion>> ServedVersion::Make(int64_t versi
 ServedVersion::~ServedVersion() {
   if (route_ != nullptr) fanout_->release_route(route_);
 }
+
+namespace {
+
+bool HasLabel(const ServedVersion& version, absl::string_view label) {
+  return std::find(version.labels().begin(), version.labels().end(), label) != version.labels().end();
+}
+
+// Finds the version of each share of the model's split.
+void ResolveSplit(ServedModel* model) {
+  model->split_versions.clear();
+  model->split_available.clear();
+  for (const TrafficSplit::Share& share : model->split->shares()) {
+    const auto found = std::find_if(model->versions.begin(), model->versions.end(), [&](const Pin& version) {
+      return share.label.empty() ? version->version() == share.version : HasLabel(*version, share.label);
+    });
+    model->split_versions.push_back(found == model->versions.end() ? nullptr : *found);
+    model->split_available.push_back(found != model->versions.end());
+  }
+}
+
+}  // namespace
 
 void ReleasePin(Pin pin) {
   // Nobody can copy the last reference, so 1 is certain; two threads that both
@@ -49,6 +72,7 @@ absl::StatusOr<std::shared_ptr<const Snapshot>> Snapshot::Make(std::vector<Serve
     if (model.versions.empty()) return absl::InvalidArgumentError(absl::StrCat("model ", model.name, ": no versions"));
     std::sort(model.versions.begin(), model.versions.end(),
               [](const Pin& a, const Pin& b) { return a->version() > b->version(); });
+    if (model.split != nullptr) ResolveSplit(&model);
     std::set<std::string> labels;
     for (size_t i = 0; i < model.versions.size(); ++i) {
       const ServedVersion& version = *model.versions[i];
@@ -68,24 +92,33 @@ absl::StatusOr<std::shared_ptr<const Snapshot>> Snapshot::Make(std::vector<Serve
   return snapshot;
 }
 
-absl::Status Snapshot::Resolve(const PredictRequestView& request, Pin* pin) const {
-  using Choice = PredictRequestView::Choice;
+absl::Status Snapshot::Resolve(const RequestView& request, MetadataReader metadata, Pin* pin,
+                               RequestStats** stats) const {
+  using Choice = RequestView::Choice;
   const auto model =
       std::lower_bound(models_.begin(), models_.end(), request.model,
                        [](const ServedModel& served, absl::string_view name) { return served.name < name; });
   const bool known = model != models_.end() && model->name == request.model;
+  if (known && model->stats != nullptr) *stats = model->stats;
   if (request.choice == Choice::kLatest) {
-    if (!known) {
-      return absl::NotFoundError(absl::StrCat("Servable not found for request: Latest(", request.model, ")"));
+    if (known && model->split == nullptr) {
+      *pin = model->versions.front();
+      return absl::OkStatus();
     }
-    *pin = model->versions.front();
-    return absl::OkStatus();
+    if (known) {
+      const absl::string_view sticky = model->split->StickyValue(metadata, request.client_id);
+      const int share = model->split->Choose(model->split_available, sticky);
+      if (share >= 0) {
+        *pin = model->split_versions[static_cast<size_t>(share)];
+        return absl::OkStatus();
+      }
+    }
+    return absl::NotFoundError(absl::StrCat("Servable not found for request: Latest(", request.model, ")"));
   }
   if (known) {
     for (const Pin& version : model->versions) {
-      const auto& labels = version->labels();
       if (request.choice == Choice::kVersion ? version->version() == request.version
-                                             : std::find(labels.begin(), labels.end(), request.label) != labels.end()) {
+                                             : HasLabel(*version, request.label)) {
         *pin = version;
         return absl::OkStatus();
       }
@@ -117,10 +150,11 @@ void CurrentSnapshot::Replace(std::shared_ptr<const Snapshot> snapshot) {
   }
 }
 
-absl::Status CurrentSnapshot::Resolve(const PredictRequestView& request, Pin* pin) const {
+absl::Status CurrentSnapshot::Resolve(const RequestView& request, MetadataReader metadata, Pin* pin,
+                                      RequestStats** stats) const {
   Cell& cell = CellOfThisThread();
   std::lock_guard<std::mutex> lock(cell.mu);
-  return cell.snapshot->Resolve(request, pin);
+  return cell.snapshot->Resolve(request, metadata, pin, stats);
 }
 
 std::shared_ptr<const Snapshot> CurrentSnapshot::Get() const {

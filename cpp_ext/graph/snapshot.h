@@ -13,8 +13,11 @@
 
 #include "absl/status/status.h"
 #include "cpp_ext/base/abi.h"
+#include "cpp_ext/graph/answer_hook.h"
 #include "cpp_ext/graph/graph.h"
-#include "cpp_ext/graph/predict_message.h"
+#include "cpp_ext/graph/request_stats.h"
+#include "cpp_ext/graph/request_view.h"
+#include "cpp_ext/graph/traffic.h"
 
 namespace tessera {
 
@@ -23,10 +26,11 @@ namespace tessera {
 class ServedVersion {
  public:
   // FAILED_PRECONDITION: the graph has TesseraLookup ops and `fanout` or
-  // `route` is null, or the route has too few tables. Retains `route`.
+  // `route` is null, or the route has too few tables. Retains `route`. `hook` sees every answer; null for none.
   static absl::StatusOr<std::shared_ptr<ServedVersion>> Make(int64_t version, std::shared_ptr<LoadedGraph> graph,
                                                              const TesseraFanoutApi* fanout, TesseraRoute* route,
-                                                             std::vector<std::string> labels);
+                                                             std::vector<std::string> labels,
+                                                             std::shared_ptr<AnswerHook> hook = nullptr);
   ~ServedVersion();
 
   int64_t version() const { return version_; }
@@ -34,6 +38,7 @@ class ServedVersion {
   const TesseraFanoutApi* fanout() const { return fanout_; }
   TesseraRoute* route() const { return route_; }
   const std::vector<std::string>& labels() const { return labels_; }
+  AnswerHook* hook() const { return hook_.get(); }
   void CountRequest() const { requests_.fetch_add(1, std::memory_order_relaxed); }
   uint64_t requests() const { return requests_.load(std::memory_order_relaxed); }
 
@@ -45,6 +50,7 @@ class ServedVersion {
   const TesseraFanoutApi* fanout_ = nullptr;
   TesseraRoute* route_ = nullptr;
   std::vector<std::string> labels_;
+  std::shared_ptr<AnswerHook> hook_;
   mutable std::atomic<uint64_t> requests_{0};
 };
 
@@ -55,7 +61,11 @@ void ReleasePin(Pin pin);
 
 struct ServedModel {
   std::string name;
-  std::vector<Pin> versions;  // the largest first; not empty
+  std::vector<Pin> versions;                  // the largest first; not empty
+  std::shared_ptr<const TrafficSplit> split;  // null: requests that name no version get the largest
+  std::vector<Pin> split_versions;            // of the split's shares, null where there is none; made by Snapshot
+  std::vector<char> split_available;          // likewise
+  RequestStats* stats = nullptr;              // outlives the snapshot's readers
 };
 
 class Snapshot {
@@ -63,8 +73,9 @@ class Snapshot {
   // INVALID_ARGUMENT: a model without versions, a version or a label twice.
   static absl::StatusOr<std::shared_ptr<const Snapshot>> Make(std::vector<ServedModel> models);
 
-  // Finds what the request names, with TensorFlow Serving's codes and texts.
-  absl::Status Resolve(const PredictRequestView& request, Pin* pin) const;
+  // Finds what the request names, with TensorFlow Serving's codes and texts; `metadata` is read only where a split with
+  // a sticky header has to decide. Sets `stats`, also on an error, when the model is served and has some.
+  absl::Status Resolve(const RequestView& request, MetadataReader metadata, Pin* pin, RequestStats** stats) const;
   const std::vector<ServedModel>& models() const { return models_; }
 
  private:
@@ -78,7 +89,7 @@ class CurrentSnapshot {
  public:
   CurrentSnapshot();
   void Replace(std::shared_ptr<const Snapshot> snapshot);
-  absl::Status Resolve(const PredictRequestView& request, Pin* pin) const;
+  absl::Status Resolve(const RequestView& request, MetadataReader metadata, Pin* pin, RequestStats** stats) const;
   std::shared_ptr<const Snapshot> Get() const;
 
  private:

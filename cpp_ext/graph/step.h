@@ -49,6 +49,8 @@ class Step : public tensorflow::CallFrameInterface {
     results_.assign(results_count, tensorflow::Tensor());
     cancellation_.emplace();
   }
+  // For another execution on the same args(), which a Cancel of this one ends too.
+  void ResetResults(size_t results_count) { results_.assign(results_count, tensorflow::Tensor()); }
   // Drops the tensors and what was needed to run.
   void Clear() {
     args_.clear();

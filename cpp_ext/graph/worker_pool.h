@@ -7,6 +7,7 @@
 #include <deque>
 #include <functional>
 #include <mutex>
+#include <thread>
 #include <vector>
 
 namespace tessera {
@@ -17,6 +18,8 @@ namespace tessera {
 class WorkerPool {
  public:
   WorkerPool(size_t threads, size_t max_waiting) : threads_(threads), max_waiting_(max_waiting) {}
+  // Waits for the tasks that run; those that wait are dropped. REQUIRES: not on a thread of the pool.
+  ~WorkerPool();
   WorkerPool(const WorkerPool&) = delete;
   WorkerPool& operator=(const WorkerPool&) = delete;
 
@@ -39,7 +42,8 @@ class WorkerPool {
   std::mutex mu_;
   std::condition_variable wake_;
   std::deque<std::function<void()>> waiting_;  // guarded by mu_
-  size_t started_ = 0;                         // guarded by mu_; threads start when first needed
+  std::vector<std::thread> workers_;           // guarded by mu_; threads start when first needed
+  bool ending_ = false;                        // guarded by mu_
   size_t idle_ = 0;                            // guarded by mu_
 };
 

@@ -28,7 +28,7 @@ void CheckStatus(const Status& status) {
 
 BatchPolicy MakePolicy(int64_t max_batch_size, std::vector<int64_t> allowed_batch_sizes, int64_t batch_timeout_micros,
                        int64_t max_enqueued_rows, int64_t max_enqueued_bytes, int64_t max_in_flight_batches,
-                       int32_t priority, double weight, const std::string& padding) {
+                       int32_t priority, double weight, const std::string& padding, bool split_large_inputs) {
   BatchPolicy policy;
   policy.max_batch_size = max_batch_size;
   policy.allowed_batch_sizes = std::move(allowed_batch_sizes);
@@ -38,6 +38,7 @@ BatchPolicy MakePolicy(int64_t max_batch_size, std::vector<int64_t> allowed_batc
   policy.max_in_flight_batches = max_in_flight_batches;
   policy.priority = priority;
   policy.weight = weight;
+  policy.split_large_inputs = split_large_inputs;
   size_t choice = 0;
   while (choice < kPaddingNames.size() && padding != kPaddingNames[choice]) ++choice;
   if (choice == kPaddingNames.size()) {
@@ -94,12 +95,21 @@ py::dict AllStats(const LoadedGraph& graph) {
   return result;
 }
 
+// Why requests of a region run one by one, empty when they do not.
+std::string Refusal(const LoadedGraph& graph, const std::string& region, const BatchGroups::Entry& entry) {
+  const Runnable* runnable = graph.Find(region);
+  const bool given_up =
+      runnable != nullptr && runnable->request_batch() != nullptr && !runnable->request_batch()->active();
+  return given_up ? "an output had not as many rows as the inputs" : std::string(entry.refused().message());
+}
+
 py::dict Regions(const LoadedGraph& graph) {
   py::dict result;
   for (const auto& [region, entry] : graph.batch_groups().entries()) {
     py::dict about;
     std::vector<std::string> signatures;
     for (const auto& [name, runnable] : graph.runnables()) {
+      if (runnable.request_batch() != nullptr && name == region) signatures.push_back(name);
       if (runnable.executor() == nullptr) continue;
       for (const auto& in_signature : runnable.executor()->regions()) {
         if (in_signature->name() == region) signatures.push_back(name);
@@ -107,7 +117,7 @@ py::dict Regions(const LoadedGraph& graph) {
     }
     about["signatures"] = signatures;
     about["in_loop"] = entry->in_loop();
-    about["refused"] = std::string(entry->refused().message());
+    about["refused"] = Refusal(graph, region, *entry);
     result[py::str(region)] = about;
   }
   return result;
@@ -143,7 +153,8 @@ void BindBatching(py::module_& module, GraphClass& graph) {
            py::arg("max_enqueued_rows") = defaults.max_enqueued_rows,
            py::arg("max_enqueued_bytes") = defaults.max_enqueued_bytes,
            py::arg("max_in_flight_batches") = defaults.max_in_flight_batches, py::arg("priority") = defaults.priority,
-           py::arg("weight") = defaults.weight, py::arg("padding") = kPaddingNames[0]);
+           py::arg("weight") = defaults.weight, py::arg("padding") = kPaddingNames[0],
+           py::arg("split_large_inputs") = defaults.split_large_inputs);
   module.def("batch_lanes", &Lanes);
   graph.def_property_readonly("batch_regions", &Regions)
       .def("set_batching", &SetBatching, py::arg("policies"))

@@ -107,6 +107,13 @@ class PyFanout {
     }
     result["servers"] = servers;
     result["newest_epochs"] = stats.newest_epochs;
+    result["oldest_epochs"] = stats.oldest_epochs;
+    return result;
+  }
+
+  py::dict NewestPlacements() const {
+    py::dict result;
+    for (const auto& [model, document] : fanout_->NewestPlacements()) result[py::str(model)] = py::bytes(document);
     return result;
   }
 
@@ -181,6 +188,7 @@ void BindFanout(py::module_& module) {
              return py::capsule(const_cast<TesseraFanoutApi*>(FanoutApi()), TESSERA_FANOUT_CAPSULE);
            })
       .def("stats", &PyFanout::Stats)
+      .def("newest_placements", &PyFanout::NewestPlacements)
       .def("stop", &PyFanout::Stop, py::call_guard<py::gil_scoped_release>());
   py::module_::import("atexit").attr("register")(py::cpp_function(&PyFanout::StopAll));
 }

@@ -11,12 +11,17 @@
 #include <utility>
 #include <vector>
 
-#include "cpp_ext/graph/predictor.h"
+#include "cpp_ext/graph/life.h"
 #include "cpp_ext/graph/run.h"
+#include "cpp_ext/graph/shared_threads.h"
+#include "cpp_ext/graph/snapshot.h"
 #include "cpp_ext/graph/tensor_decode.h"
 #include "cpp_ext/graph/tensor_encode.h"
 #include "cpp_ext/graph/utf8.h"
 #include "cpp_ext/python/bind_batching.h"
+#include "cpp_ext/python/bind_platform.h"
+#include "cpp_ext/python/bind_predictor.h"
+#include "cpp_ext/python/bind_traffic.h"
 #include "cpp_ext/python/numpy_tensor.h"
 #include "cpp_ext/python/status_caster.h"
 #include "tensorflow/core/util/util.h"
@@ -26,13 +31,6 @@ namespace {
 
 namespace py = pybind11;
 namespace tf = tensorflow;
-
-constexpr int64_t kDefaultMaxInFlight = 4096;
-constexpr const char* kCodeNames[] = {
-    "OK",        "CANCELLED",      "UNKNOWN",           "INVALID_ARGUMENT",   "DEADLINE_EXCEEDED",
-    "NOT_FOUND", "ALREADY_EXISTS", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION",
-    "ABORTED",   "OUT_OF_RANGE",   "UNIMPLEMENTED",     "INTERNAL",           "UNAVAILABLE",
-    "DATA_LOSS", "UNAUTHENTICATED"};
 
 void Check(const absl::Status& status) {
   if (!status.ok()) RaiseStatus(static_cast<int>(status.code()), ToUtf8(status.message()));
@@ -107,6 +105,7 @@ void Configure(const py::object& fanout, int intra_op_threads, bool onednn, int6
     LOG(WARNING) << "oneDNN is on (TF_ENABLE_ONEDNN_OPTS), which costs small "
                     "models several microseconds a request";
   }
+  if (!process.configured) StartSharedThreads(intra_op_threads);
   process = {true, fanout, api, intra_op_threads, onednn, max_in_flight_batches, inline_budget_micros};
   LaneOptions lane;
   lane.max_in_flight_batches = max_in_flight_batches;
@@ -130,10 +129,11 @@ const char* ModeName(RunMode mode) {
 
 std::shared_ptr<LoadedGraph> Load(const std::string& path, std::vector<std::string> tags,
                                   std::optional<std::map<std::string, std::string>> blobs, bool sessions_only,
-                                  std::string name, bool batching) {
+                                  std::string name, bool batching, bool request_batching) {
   LoadOptions options;
   options.name = std::move(name);
   options.batching = batching;
+  options.request_batching = request_batching;
   options.tags = std::move(tags);
   if (blobs.has_value()) options.blobs = *std::move(blobs);
   options.intra_op_threads = TheProcess().intra_op_threads;
@@ -173,48 +173,11 @@ py::dict Run(std::shared_ptr<LoadedGraph> graph, const std::string& signature, c
 }
 
 std::shared_ptr<ServedVersion> MakeVersion(int64_t version, std::shared_ptr<LoadedGraph> graph, const py::object& route,
-                                           std::vector<std::string> labels) {
+                                           std::vector<std::string> labels,
+                                           std::vector<std::shared_ptr<AnswerHook>> hooks) {
   return Take(ServedVersion::Make(version, std::move(graph), TheProcess().fanout,
-                                  FromCapsule<TesseraRoute>(route, TESSERA_ROUTE_CAPSULE, "route"), std::move(labels)));
-}
-
-void Publish(Predictor& predictor, const std::map<std::string, std::vector<std::shared_ptr<ServedVersion>>>& models) {
-  std::vector<ServedModel> served;
-  for (const auto& [name, versions] : models) {
-    served.push_back({name, std::vector<Pin>(versions.begin(), versions.end())});
-  }
-  absl::StatusOr<std::shared_ptr<const Snapshot>> snapshot = Snapshot::Make(std::move(served));
-  Check(snapshot.status());
-  py::gil_scoped_release release;  // may free graphs
-  predictor.Publish(*std::move(snapshot));
-}
-
-py::capsule Handler(const std::shared_ptr<Predictor>& predictor) {
-  auto* keep = new std::shared_ptr<Predictor>(predictor);
-  PyObject* capsule = PyCapsule_New(predictor->handler(), TESSERA_HANDLER_CAPSULE, [](PyObject* object) {
-    delete static_cast<std::shared_ptr<Predictor>*>(PyCapsule_GetContext(object));
-  });
-  if (capsule == nullptr || PyCapsule_SetContext(capsule, keep) != 0) throw py::error_already_set();
-  return py::reinterpret_steal<py::capsule>(capsule);
-}
-
-py::dict Stats(const Predictor& predictor) {
-  const PredictorStats stats = predictor.stats();
-  py::dict errors, models;
-  for (size_t i = 0; i < stats.errors.size(); ++i) {
-    if (stats.errors[i] != 0) errors[kCodeNames[i]] = stats.errors[i];
-  }
-  for (const ServedModel& model : predictor.snapshot()->models()) {
-    py::dict versions;
-    for (const Pin& version : model.versions) versions[py::int_(version->version())] = version->requests();
-    models[py::str(model.name)] = versions;
-  }
-  py::dict result;
-  result["requests"] = stats.requests;
-  result["errors"] = errors;
-  result["in_flight"] = stats.in_flight;
-  result["models"] = models;
-  return result;
+                                  FromCapsule<TesseraRoute>(route, TESSERA_ROUTE_CAPSULE, "route"), std::move(labels),
+                                  JoinHooks(std::move(hooks))));
 }
 
 py::bytes Recode(const std::string& tensor_proto, bool tensor_content) {
@@ -235,35 +198,34 @@ void BindGraph(py::module_& module) {
              py::arg("inline_budget_micros") = LaneOptions().inline_budget_ns / 1000);
   module.def("recode_tensor", &Recode, py::arg("tensor_proto"), py::kw_only(), py::arg("tensor_content") = false);
 
+  py::class_<LifeWatch, std::shared_ptr<LifeWatch>>(module, "GraphWatch")
+      .def_property_readonly("freed", &LifeWatch::ended)
+      .def(
+          "wait", [](const LifeWatch& watch, double timeout_s) { return watch.Wait(absl::Seconds(timeout_s)); },
+          py::arg("timeout_s"), py::call_guard<py::gil_scoped_release>());
+
   GraphClass graph(module, "Graph");
   graph
       .def_static("load", &Load, py::arg("path"), py::kw_only(), py::arg("tags") = std::vector<std::string>{"serve"},
                   py::arg("blobs") = py::none(), py::arg("sessions_only") = false, py::arg("name") = "",
-                  py::arg("batching") = true)
+                  py::arg("batching") = true, py::arg("request_batching") = false)
       .def_property_readonly("signatures", &Signatures)
       .def_property_readonly("signature_defs",
                              [](const LoadedGraph& graph) { return py::bytes(graph.signature_defs()); })
+      .def("watch", [](const LoadedGraph& graph) { return std::const_pointer_cast<LifeWatch>(graph.watch()); })
       .def_property_readonly("lookup_tables", &LoadedGraph::lookup_tables)
       .def("run", &Run, py::arg("signature"), py::arg("inputs"), py::kw_only(), py::arg("route") = py::none(),
            py::arg("timeout_s") = 60.0);
   BindBatching(module, graph);
+  BindTraffic(module);
+  BindPlatform(graph);
 
   py::class_<ServedVersion, std::shared_ptr<ServedVersion>>(module, "Version")
       .def(py::init(&MakeVersion), py::kw_only(), py::arg("version"), py::arg("graph"), py::arg("route") = py::none(),
-           py::arg("labels") = std::vector<std::string>{});
-
-  py::class_<Predictor, std::shared_ptr<Predictor>>(module, "Predictor")
-      .def(py::init([](int64_t max_in_flight, bool tensor_content) {
-             if (max_in_flight < 1) {
-               Check(absl::InvalidArgumentError(
-                   absl::StrCat("max_in_flight: got ", max_in_flight, ", expected 1 or more")));
-             }
-             return std::make_shared<Predictor>(max_in_flight, tensor_content);
-           }),
-           py::kw_only(), py::arg("max_in_flight") = kDefaultMaxInFlight, py::arg("tensor_content") = false)
-      .def("publish", &Publish, py::arg("models"))
-      .def("handler", &Handler)
-      .def("stats", &Stats);
+           py::arg("labels") = std::vector<std::string>{},
+           py::arg("hooks") = std::vector<std::shared_ptr<AnswerHook>>{});
+  BindPredictor(module);
+  BindShadow(module);
 }
 
 }  // namespace tessera

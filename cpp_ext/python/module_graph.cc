@@ -1,6 +1,8 @@
 #include <pybind11/pybind11.h>
 
 #include "cpp_ext/python/bind_graph.h"
+#include "cpp_ext/python/bind_profiler.h"
+#include "cpp_ext/python/bind_rest.h"
 #include "tensorflow/c/c_api.h"
 
 PYBIND11_MODULE(_graph, module) {
@@ -12,4 +14,6 @@ PYBIND11_MODULE(_graph, module) {
   }
   module.attr("__version__") = TESSERA_VERSION;
   tessera::BindGraph(module);
+  tessera::BindProfiler(module);
+  tessera::BindRest(module);
 }

@@ -65,6 +65,14 @@ absl::StatusOr<tf::Tensor> StringsFromNumpy(const std::string& name, const py::a
 
 }  // namespace
 
+absl::StatusOr<tf::DataType> DtypeFromName(const std::string& name, const std::string& dtype) {
+  if (dtype == "string") return tf::DT_STRING;
+  for (const DtypeName& known : kDtypes) {
+    if (dtype == known.numpy) return known.dtype;
+  }
+  return BadDtype(name, dtype);
+}
+
 absl::StatusOr<tf::Tensor> TensorFromNumpy(const std::string& name, const py::object& value) {
   const py::module_ numpy = py::module_::import("numpy");
   const py::array array = numpy.attr("asarray")(value, py::arg("order") = "C");

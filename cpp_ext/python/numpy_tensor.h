@@ -12,6 +12,8 @@
 
 namespace tessera {
 
+// The type that numpy calls `dtype`; "string" for strings. INVALID_ARGUMENT names `name`.
+absl::StatusOr<tensorflow::DataType> DtypeFromName(const std::string& name, const std::string& dtype);
 // `name` is used in messages. Strings are object arrays of bytes or str, or
 // arrays of numpy's fixed-width bytes.
 absl::StatusOr<tensorflow::Tensor> TensorFromNumpy(const std::string& name, const pybind11::object& value);

@@ -85,10 +85,36 @@ std::shared_ptr<Peer> Fanout::FindPeer(const TargetSpec& target) {
   return peer;
 }
 
-void Fanout::NoteEpoch(const std::string& model, uint64_t epoch) {
+void Fanout::NoteEpoch(const std::string& model, uint64_t epoch, std::string_view placement) {
   std::lock_guard<std::mutex> lock(mu_);
-  uint64_t& newest = newest_epochs_[model];
-  if (epoch > newest) newest = epoch;
+  Newest& newest = newest_[model];
+  if (epoch > newest.epoch) newest.epoch = epoch;
+  if (epoch > newest.placement_epoch && !placement.empty()) {
+    newest.placement_epoch = epoch;
+    newest.placement = placement;
+  }
+}
+
+std::map<std::string, std::string> Fanout::NewestPlacements() const {
+  std::map<std::string, std::string> placements;
+  std::lock_guard<std::mutex> lock(mu_);
+  for (const auto& [model, newest] : newest_) {
+    if (!newest.placement.empty()) placements[model] = newest.placement;
+  }
+  return placements;
+}
+
+void Fanout::RouteBegins(const std::string& model, uint64_t epoch) {
+  std::lock_guard<std::mutex> lock(mu_);
+  ++route_counts_[model][epoch];
+}
+
+void Fanout::RouteEnds(const std::string& model, uint64_t epoch) {
+  std::lock_guard<std::mutex> lock(mu_);
+  auto counts = route_counts_.find(model);
+  if (--counts->second[epoch] > 0) return;
+  counts->second.erase(epoch);
+  if (counts->second.empty()) route_counts_.erase(counts);
 }
 
 FanoutStats Fanout::Stats() const {
@@ -114,7 +140,8 @@ FanoutStats Fanout::Stats() const {
     server.suspect = server.suspect || peer->suspect.suspected();
     peers.push_back(std::move(peer));
   }
-  stats.newest_epochs = newest_epochs_;
+  for (const auto& [model, newest] : newest_) stats.newest_epochs[model] = newest.epoch;
+  for (const auto& [model, counts] : route_counts_) stats.oldest_epochs[model] = counts.begin()->first;
   return stats;
 }
 

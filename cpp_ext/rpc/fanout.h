@@ -14,6 +14,7 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "cpp_ext/base/abi.h"
@@ -85,6 +86,8 @@ struct FanoutStats {
   std::map<std::string, FanoutServerStats> servers;
   // By model: the newest epoch that a refusal named, of those newer than the refused request's.
   std::map<std::string, uint64_t> newest_epochs;
+  // By model: the oldest epoch of a living route; a request keeps its route alive.
+  std::map<std::string, uint64_t> oldest_epochs;
 };
 
 class Fanout : public std::enable_shared_from_this<Fanout> {
@@ -105,6 +108,10 @@ class Fanout : public std::enable_shared_from_this<Fanout> {
 
   FanoutStats Stats() const;
 
+  // By model: the newest placement document that a refusal carried, of those newer than the refused request's epoch.
+  // Bounded: one document a model.
+  std::map<std::string, std::string> NewestPlacements() const;
+
   const FanoutOptions& options() const { return options_; }
   // Of the RPCs of a route to `model`.
   LookupLimits limits(const std::string& model) const { return {model.size(), options_.max_message_bytes}; }
@@ -115,11 +122,15 @@ class Fanout : public std::enable_shared_from_this<Fanout> {
 
  private:
   friend struct ::TesseraLookup;
+  friend struct ::TesseraRoute;
   friend class LookupCall;
   Fanout(FanoutParts parts, FanoutOptions options);
 
   std::shared_ptr<Peer> FindPeer(const TargetSpec& target);
-  void NoteEpoch(const std::string& model, uint64_t epoch);
+  // `placement` is the document of `epoch`; may be empty.
+  void NoteEpoch(const std::string& model, uint64_t epoch, std::string_view placement);
+  void RouteBegins(const std::string& model, uint64_t epoch);
+  void RouteEnds(const std::string& model, uint64_t epoch);
 
   // Constant after construction.
   const FanoutOptions options_;
@@ -142,7 +153,13 @@ class Fanout : public std::enable_shared_from_this<Fanout> {
   std::function<std::shared_ptr<Transport>(const TargetSpec&)> connect_;
   std::shared_ptr<void> threads_;
   std::map<std::string, std::weak_ptr<Peer>> peers_;
-  std::map<std::string, uint64_t> newest_epochs_;
+  struct Newest {
+    uint64_t epoch = 0;
+    uint64_t placement_epoch = 0;
+    std::string placement;
+  };
+  std::map<std::string, Newest> newest_;
+  std::map<std::string, std::map<uint64_t, int64_t>> route_counts_;
 };
 
 // The one table of the process; it serves the routes of every Fanout.

@@ -69,7 +69,9 @@ LookupVerdict LookupCall::Judge(Status status, const uint8_t* response, size_t r
       case RefusalKind::kNotOwner:
         peer.suspect.OnSuccess();  // nothing is wrong with the server itself
         target.not_owner.OnFailure(now_ns);
-        if (view.refusal.epoch > route_->epoch()) fanout.NoteEpoch(route_->model(), view.refusal.epoch);
+        if (view.refusal.epoch > route_->epoch()) {
+          fanout.NoteEpoch(route_->model(), view.refusal.epoch, view.refusal.placement);
+        }
         break;
       case RefusalKind::kOverloaded:
         peer.suspect.OnLate(now_ns);

@@ -1,16 +1,12 @@
 #include "cpp_ext/rpc/queued_methods.h"
 
+#include <chrono>
 #include <utility>
 
 #include "cpp_ext/base/clock.h"
 
 namespace tessera {
 namespace {
-
-void FinishWithError(const TesseraCallApi* api, TesseraCall* call, const Status& status) {
-  api->finish(call, static_cast<int>(status.code()), status.message().data(), status.message().size(), nullptr, 0,
-              nullptr, nullptr);
-}
 
 void FinishWithResponse(const TesseraCallApi* api, TesseraCall* call, std::string response) {
   auto* owned = new std::string(std::move(response));
@@ -21,7 +17,7 @@ void FinishWithResponse(const TesseraCallApi* api, TesseraCall* call, std::strin
 
 }  // namespace
 
-QueuedMethods::~QueuedMethods() { Stop(); }
+QueuedMethods::~QueuedMethods() = default;
 
 const TesseraHandler* QueuedMethods::Add(Answer answer) {
   Method& method = methods_.emplace_back(Method{this, std::move(answer), {}});
@@ -29,12 +25,26 @@ const TesseraHandler* QueuedMethods::Add(Answer answer) {
   method.handler.context = &method;
   method.handler.handle = [](void* context, const TesseraCallApi* api, TesseraCall* call) {
     const auto* target = static_cast<const Method*>(context);
-    target->owner->Enqueue(target, api, call);
+    target->owner->Enqueue({&target->answer, api, call, {}, {}});
   };
   return &method.handler;
 }
 
-void QueuedMethods::Enqueue(const Method* method, const TesseraCallApi* api, TesseraCall* call) {
+StreamHandler* QueuedMethods::AddStream(Answer answer) {
+  return &stream_methods_.emplace_back(this, std::move(answer));
+}
+
+void QueuedMethods::StreamMethod::OnMessage(ServerStream* stream, std::string_view message) {
+  owner->Enqueue({&answer, nullptr, nullptr, Ref<ServerStream>::Share(stream), std::string(message)});
+}
+
+void QueuedMethods::Refuse(const Item& item, const Status& status) {
+  if (item.stream) return item.stream->Finish(status);
+  item.api->finish(item.call, static_cast<int>(status.code()), status.message().data(), status.message().size(),
+                   nullptr, 0, nullptr, nullptr);
+}
+
+void QueuedMethods::Enqueue(Item item) {
   Status refusal;
   {
     std::lock_guard<std::mutex> lock(mutex_);
@@ -44,12 +54,12 @@ void QueuedMethods::Enqueue(const Method* method, const TesseraCallApi* api, Tes
       refusal = Status(Code::kResourceExhausted,
                        "too many requests are waiting; the limit is " + std::to_string(kMaxQueued) + ", retry later");
     } else {
-      queue_.push_back({method, api, call});
-      if (!thread_.joinable()) thread_ = std::thread([this] { Serve(); });
+      queue_.push_back(std::move(item));
+      if (!std::exchange(has_thread_, true)) thread_ = std::thread([this] { Serve(); });
     }
   }
-  if (!refusal.ok()) return FinishWithError(api, call, refusal);
-  changed_.notify_one();
+  if (!refusal.ok()) return Refuse(item, refusal);
+  changed_.notify_all();
 }
 
 void QueuedMethods::Serve() {
@@ -58,28 +68,40 @@ void QueuedMethods::Serve() {
     {
       std::unique_lock<std::mutex> lock(mutex_);
       changed_.wait(lock, [this] { return stopping_ || !queue_.empty(); });
-      if (stopping_) return;
-      item = queue_.front();
+      if (stopping_) {
+        thread_ended_ = true;
+        changed_.notify_all();
+        return;
+      }
+      item = std::move(queue_.front());
       queue_.pop_front();
     }
-    if (MonotonicNs() >= item.api->deadline_ns(item.call)) {
-      FinishWithError(item.api, item.call,
-                      Status(Code::kDeadlineExceeded, "the deadline passed while the request was waiting"));
-      continue;
-    }
-    size_t size;
-    const uint8_t* bytes = item.api->request(item.call, &size);
-    std::string response;
-    const Status status = item.method->answer(std::string_view(reinterpret_cast<const char*>(bytes), size), &response);
-    if (status.ok()) {
-      FinishWithResponse(item.api, item.call, std::move(response));
-    } else {
-      FinishWithError(item.api, item.call, status);
-    }
+    Run(item);
   }
 }
 
-void QueuedMethods::Stop() {
+void QueuedMethods::Run(const Item& item) {
+  std::string_view request = item.message;
+  if (!item.stream) {
+    if (MonotonicNs() >= item.api->deadline_ns(item.call)) {
+      return Refuse(item, Status(Code::kDeadlineExceeded, "the deadline passed while the request was waiting"));
+    }
+    size_t size;
+    const uint8_t* bytes = item.api->request(item.call, &size);
+    request = std::string_view(reinterpret_cast<const char*>(bytes), size);
+  }
+  std::string response;
+  const Status status = (*item.answer)(request, &response);
+  if (!status.ok()) {
+    Refuse(item, status);
+  } else if (item.stream) {
+    item.stream->Send(std::move(response));
+  } else {
+    FinishWithResponse(item.api, item.call, std::move(response));
+  }
+}
+
+bool QueuedMethods::Stop(int64_t timeout_ns) {
   std::deque<Item> left;
   {
     std::lock_guard<std::mutex> lock(mutex_);
@@ -87,10 +109,13 @@ void QueuedMethods::Stop() {
     left.swap(queue_);
   }
   changed_.notify_all();
-  for (const Item& item : left) {
-    FinishWithError(item.api, item.call, Status(Code::kUnavailable, "the server is shutting down"));
-  }
-  if (thread_.joinable()) thread_.join();
+  for (const Item& item : left) Refuse(item, Status(Code::kUnavailable, "the server is shutting down"));
+  std::unique_lock<std::mutex> lock(mutex_);
+  const bool has_ended =
+      !has_thread_ || changed_.wait_for(lock, std::chrono::nanoseconds(timeout_ns), [this] { return thread_ended_; });
+  lock.unlock();
+  if (has_ended && thread_.joinable()) thread_.join();
+  return has_ended;
 }
 
 }  // namespace tessera

@@ -121,6 +121,7 @@ TesseraRoute::TesseraRoute(const tessera::RouteSpec& spec, tessera::BucketSlots 
     slot_begins_.push_back(static_cast<uint32_t>(slot_targets_.size()));
     replicated_ = replicated_ || targets.size() > 1;
   }
+  fanout_->RouteBegins(model_, epoch_);
 }
 
-TesseraRoute::~TesseraRoute() = default;
+TesseraRoute::~TesseraRoute() { fanout_->RouteEnds(model_, epoch_); }

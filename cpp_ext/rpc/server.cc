@@ -1,6 +1,5 @@
 #include "cpp_ext/rpc/server.h"
 
-#include <grpcpp/security/server_credentials.h>
 #include <grpcpp/server.h>
 #include <grpcpp/server_builder.h>
 
@@ -8,6 +7,7 @@
 #include <atomic>
 #include <chrono>
 #include <deque>
+#include <map>
 #include <mutex>
 #include <thread>
 #include <utility>
@@ -23,19 +23,9 @@ namespace {
 // are matched without waiting for it.
 constexpr int kOpenRequestsPerQueue = 4;
 
-// gRPC takes a missing port for 443 and cuts large ones to 16 bits: neither is what was meant.
-Status CheckAddress(const std::string& address) {
-  if (address.rfind("unix:", 0) == 0 && address.size() > 5) return Status();
-  const size_t colon = address.rfind(':');
-  if (colon != std::string::npos && colon > 0) {
-    const std::string port = address.substr(colon + 1);
-    const bool is_number =
-        !port.empty() && port.size() <= 5 && port.find_first_not_of("0123456789") == std::string::npos;
-    if (is_number && std::stoi(port) <= 65535) return Status();
-  }
-  return Status(Code::kInvalidArgument,
-                "address " + address + ": expected host:port with a port of 0 to 65535, or unix:path");
-}
+// A drain refuses calls until none has come for kQuietNs, or for kRefuseNs if they do not end.
+constexpr int64_t kQuietNs = 50'000'000;
+constexpr int64_t kRefuseNs = 1'000'000'000;
 
 }  // namespace
 
@@ -59,53 +49,48 @@ class Server::Impl {
                                                    std::to_string(handler->abi_version) + ", expected " +
                                                    std::to_string(TESSERA_ABI_VERSION) + "; rebuild the native core");
     }
-    if (started_) return Status(Code::kFailedPrecondition, "method " + method + ": the server has started");
-    if (method.empty() || method[0] != '/' || method.find('/', 1) == std::string::npos) {
-      return Status(Code::kInvalidArgument, "method: got \"" + method + "\", expected /package.Service/Method");
-    }
-    names_.push_back(method);  // gRPC keeps the pointer
+    if (Status status = CheckMethod(method); !status.ok()) return status;
     pollers_->SetBurst(handler->burst, handler->context);
-    handlers_.push_back({handler, cancellable});
-    service_.AddRawMethod(names_.back().c_str());
+    methods_.push_back({service_.AddUnary(names_.back().c_str()), handler, cancellable});
+    return Status();
+  }
+
+  Status AddStream(const std::string& method, StreamHandler* handler, size_t max_streams) {
+    if (Status status = CheckMethod(method); !status.ok()) return status;
+    const int index = service_.AddStream(names_.back().c_str());
+    // They are rare: one queue is enough for each.
+    grpc::ServerCompletionQueue* queue = server_queues_[static_cast<size_t>(index) % server_queues_.size()];
+    stream_methods_.emplace_back(&service_, index, handler, max_streams, queue, &counters_, &shutting_down_);
     return Status();
   }
 
   void AcceptFrequentPings() { options_.accept_frequent_pings = true; }
 
-  Status Start(int* port) {
+  Status Start(std::vector<int>* ports) {
     if (started_) return Status(Code::kFailedPrecondition, "the server has started already");
-    if (Status status = CheckAddress(options_.address); !status.ok()) return status;
+    if (Status status = CheckOptions(); !status.ok()) return status;
     started_ = true;
     std::shared_ptr<grpc::ServerCredentials> credentials;
-    if (Status status = Credentials(&credentials); !status.ok()) return status;
-    int bound_port = -1;
-    builder_.AddListeningPort(options_.address, credentials, &bound_port);
-    builder_.RegisterService(&service_);
-    builder_.SetMaxReceiveMessageSize(options_.max_message_bytes);
-    builder_.SetMaxSendMessageSize(options_.max_message_bytes);
-    // A second process on the same port would silently take half of the calls.
-    builder_.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
-    if (options_.accept_frequent_pings) {
-      builder_.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
-      builder_.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 500);
-      builder_.AddChannelArgument(GRPC_ARG_HTTP2_MAX_PING_STRIKES, 0);
-    }
-    server_ = builder_.BuildAndStart();
-    const bool is_unix = options_.address.rfind("unix:", 0) == 0;
-    if (server_ == nullptr || (!is_unix && bound_port <= 0)) {
-      return Status(Code::kUnavailable, "address " + options_.address + ": cannot be bound");
-    }
-    *port = is_unix ? 0 : bound_port;
-    for (grpc::ServerCompletionQueue* queue : server_queues_) {
-      for (size_t i = 0; i < handlers_.size(); ++i) {
-        method_queues_.emplace_back(&service_, static_cast<int>(i), handlers_[i].handler, handlers_[i].cancellable,
-                                    queue, &counters_, options_.max_concurrent_calls, options_.default_deadline_ns,
-                                    &shutting_down_);
+    if (Status status = MakeCredentials(options_.tls, &credentials); !status.ok()) return status;
+    std::vector<int> bound(options_.listen.size(), -1);
+    for (size_t i = 0; i < bound.size(); ++i) {
+      const ListenAddress& listen = options_.listen[i];
+      if (listen.is_unix()) {
+        if (Status status = ClaimUnixSocket(listen.address); !status.ok()) return status;
       }
+      const bool is_plain = listen.plain || credentials == nullptr;
+      builder_.AddListeningPort(listen.address, is_plain ? grpc::InsecureServerCredentials() : credentials, &bound[i]);
     }
-    for (MethodQueue& method : method_queues_) {
-      for (int i = 0; i < kOpenRequestsPerQueue; ++i) method.RequestNext();
+    builder_.RegisterService(&service_);
+    SetArguments();
+    server_ = builder_.BuildAndStart();
+    for (size_t i = 0; i < bound.size(); ++i) {
+      const ListenAddress& listen = options_.listen[i];
+      if (bound[i] <= 0) return Status(Code::kUnavailable, "address " + listen.address + ": cannot be bound");
+      ports->push_back(listen.is_unix() ? 0 : bound[i]);
     }
+    if (server_ == nullptr) return Status(Code::kUnavailable, "the server cannot be started");
+    RequestCalls();
     pollers_->Start();
     return Status();
   }
@@ -113,8 +98,15 @@ class Server::Impl {
   bool Drain(int64_t timeout_ns) {
     std::lock_guard<std::mutex> lock(shutdown_mutex_);
     if (server_ == nullptr || drained_) return all_ended_;
-    counters_.drain_deadline_ns.store(MonotonicNs() + timeout_ns, std::memory_order_relaxed);
+    const int64_t deadline_ns = MonotonicNs() + timeout_ns;
+    counters_.drain_deadline_ns.store(deadline_ns, std::memory_order_relaxed);
+    counters_.draining.store(true, std::memory_order_relaxed);
+    RefuseUntilQuiet(deadline_ns);
+    timeout_ns = std::max<int64_t>(0, deadline_ns - MonotonicNs());
     shutting_down_.store(true, std::memory_order_release);
+    for (StreamMethod& method : stream_methods_) {
+      method.FinishAll(Status(Code::kUnavailable, "the server is shutting down"));
+    }
     server_->Shutdown(std::chrono::system_clock::now() + std::chrono::nanoseconds(timeout_ns));
     drained_ = true;
     // A handler may still be busy with a call that gRPC has ended.
@@ -123,12 +115,16 @@ class Server::Impl {
     return all_ended_;
   }
 
-  void Stop() {
+  Status Stop(int64_t timeout_ns) {
     started_ = true;
     Drain(0);
     // A handler that ends its call puts the answer on a queue, which must not be shut down before.
-    counters_.open.WaitUntilNone();
+    if (!counters_.open.WaitUntilNone(timeout_ns)) {
+      return Status(Code::kDeadlineExceeded,
+                    "stopping the server: handlers have not ended calls that were cancelled: " + Handling());
+    }
     pollers_->ShutdownAndJoin();
+    return Status();
   }
 
   const std::shared_ptr<Pollers>& pollers() const { return pollers_; }
@@ -144,39 +140,109 @@ class Server::Impl {
   }
 
  private:
-  Status Credentials(std::shared_ptr<grpc::ServerCredentials>* credentials) const {
-    if (options_.tls_certificate.empty() && options_.tls_private_key.empty()) {
-      if (!options_.tls_client_ca.empty()) {
-        return Status(Code::kInvalidArgument, "tls_client_ca: given without tls_certificate and tls_private_key");
-      }
-      *credentials = grpc::InsecureServerCredentials();
-      return Status();
-    }
-    if (options_.tls_certificate.empty() || options_.tls_private_key.empty()) {
-      return Status(Code::kInvalidArgument, "tls_certificate and tls_private_key: expected both, got one");
-    }
-    grpc::SslServerCredentialsOptions tls(options_.tls_client_ca.empty()
-                                              ? GRPC_SSL_DONT_REQUEST_CLIENT_CERTIFICATE
-                                              : GRPC_SSL_REQUEST_AND_REQUIRE_CLIENT_CERTIFICATE_AND_VERIFY);
-    tls.pem_root_certs = options_.tls_client_ca;
-    tls.pem_key_cert_pairs.push_back({options_.tls_private_key, options_.tls_certificate});
-    *credentials = grpc::SslServerCredentials(tls);
-    return Status();
-  }
-
-  ServerOptions options_;
-  std::deque<std::string> names_;
   struct Method {
+    int index;
     const TesseraHandler* handler;
     bool cancellable;
   };
-  std::vector<Method> handlers_;
+
+  // gRPC cancels calls that come while it shuts down. So first they are told UNAVAILABLE, which sends clients
+  // elsewhere, until those in progress have ended and no more come, or clients go on and on.
+  void RefuseUntilQuiet(int64_t deadline_ns) {
+    const int64_t give_up_ns = MonotonicNs() + kRefuseNs;
+    int64_t started = -1;
+    int64_t quiet_since_ns = 0;
+    for (int64_t now_ns = MonotonicNs(); now_ns < deadline_ns; now_ns = MonotonicNs()) {
+      const int64_t now_started = counters_.started.load(std::memory_order_relaxed);
+      if (now_started != started) quiet_since_ns = now_ns;
+      started = now_started;
+      const bool none = counters_.in_flight.load(std::memory_order_acquire) == 0;
+      if (none && (now_ns - quiet_since_ns >= kQuietNs || now_ns >= give_up_ns)) return;
+      std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    }
+  }
+
+  // Keeps the name if it is good: gRPC keeps the pointer.
+  Status CheckMethod(const std::string& method) {
+    if (started_) return Status(Code::kFailedPrecondition, "method " + method + ": the server has started");
+    if (method.empty() || method[0] != '/' || method.find('/', 1) == std::string::npos) {
+      return Status(Code::kInvalidArgument, "method: got \"" + method + "\", expected /package.Service/Method");
+    }
+    if (std::find(names_.begin(), names_.end(), method) != names_.end()) {
+      return Status(Code::kFailedPrecondition, "method " + method + ": is answered already");
+    }
+    names_.push_back(method);
+    return Status();
+  }
+
+  Status CheckOptions() const {
+    if (options_.listen.empty()) return Status(Code::kInvalidArgument, "address: expected at least one, got none");
+    for (const ListenAddress& listen : options_.listen) {
+      if (Status status = CheckAddress(listen.address); !status.ok()) return status;
+    }
+    if (options_.max_message_bytes <= 0) {
+      return Status(Code::kInvalidArgument, "max_message_bytes: got " + std::to_string(options_.max_message_bytes) +
+                                                ", expected 1 to 2147483647");
+    }
+    for (const auto& [name, value] : options_.channel_arguments) {
+      if (name.empty()) return Status(Code::kInvalidArgument, "channel argument without a name");
+    }
+    return Status();
+  }
+
+  void SetArguments() {
+    // Of two equal names gRPC takes either; so each is given once.
+    std::map<std::string, std::variant<int, std::string>> arguments;
+    arguments[GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH] = options_.max_message_bytes;
+    arguments[GRPC_ARG_MAX_SEND_MESSAGE_LENGTH] = options_.max_message_bytes;
+    // A second process on the same port would silently take half of the calls.
+    arguments[GRPC_ARG_ALLOW_REUSEPORT] = 0;
+    if (options_.accept_frequent_pings) {
+      arguments[GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS] = 1;
+      arguments[GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS] = 500;
+      arguments[GRPC_ARG_HTTP2_MAX_PING_STRIKES] = 0;
+    }
+    for (const auto& [name, value] : options_.channel_arguments) arguments[name] = value;
+    for (const auto& [name, value] : arguments) {
+      std::visit([&, &name = name](const auto& content) { builder_.AddChannelArgument(name, content); }, value);
+    }
+  }
+
+  void RequestCalls() {
+    for (grpc::ServerCompletionQueue* queue : server_queues_) {
+      for (const Method& method : methods_) {
+        method_queues_.emplace_back(&service_, method.index, method.handler, method.cancellable, queue, &counters_,
+                                    options_.max_concurrent_calls, options_.default_deadline_ns, &shutting_down_);
+      }
+    }
+    for (MethodQueue& method : method_queues_) {
+      for (int i = 0; i < kOpenRequestsPerQueue; ++i) method.RequestNext();
+    }
+    for (StreamMethod& method : stream_methods_) method.RequestNext();
+  }
+
+  // What handlers have in hand: "3 of /package.Service/Method, ...".
+  std::string Handling() const {
+    std::map<int, int64_t> calls;
+    for (const MethodQueue& method : method_queues_) calls[method.index] += method.handling.load();
+    std::string text;
+    for (const auto& [index, count] : calls) {
+      if (count == 0) continue;
+      text += (text.empty() ? "" : ", ") + std::to_string(count) + " of " + names_[static_cast<size_t>(index)];
+    }
+    return text.empty() ? "none is known, only streams" : text;
+  }
+
+  ServerOptions options_;
+  std::deque<std::string> names_;  // by index of the method
+  std::vector<Method> methods_;
   RawService service_;
   grpc::ServerBuilder builder_;
   std::vector<grpc::ServerCompletionQueue*> server_queues_;  // owned by pollers_
   ServerCounters counters_;
   std::atomic<bool> shutting_down_{false};
-  std::deque<MethodQueue> method_queues_;  // a deque: slots keep pointers into it
+  std::deque<MethodQueue> method_queues_;    // a deque: slots keep pointers into it
+  std::deque<StreamMethod> stream_methods_;  // likewise
   std::shared_ptr<Pollers> pollers_;
   std::unique_ptr<grpc::Server> server_;
   std::mutex shutdown_mutex_;
@@ -186,14 +252,20 @@ class Server::Impl {
 };
 
 Server::Server(ServerOptions options) : impl_(std::make_unique<Impl>(std::move(options))) {}
-Server::~Server() { Stop(); }
+Server::~Server() {
+  // A handler that ends its call one day must find it.
+  if (!Stop().ok()) static_cast<void>(impl_.release());
+}
 Status Server::Add(const std::string& method, const TesseraHandler* handler, bool cancellable) {
   return impl_->Add(method, handler, cancellable);
 }
+Status Server::AddStream(const std::string& method, StreamHandler* handler, size_t max_streams) {
+  return impl_->AddStream(method, handler, max_streams);
+}
 void Server::AcceptFrequentPings() { impl_->AcceptFrequentPings(); }
-Status Server::Start(int* port) { return impl_->Start(port); }
+Status Server::Start(std::vector<int>* ports) { return impl_->Start(ports); }
 bool Server::Drain(int64_t timeout_ns) { return impl_->Drain(timeout_ns); }
-void Server::Stop() { impl_->Stop(); }
+Status Server::Stop(int64_t timeout_ns) { return impl_->Stop(timeout_ns); }
 const std::shared_ptr<Pollers>& Server::pollers() const { return impl_->pollers(); }
 ServerStats Server::Stats() const { return impl_->Stats(); }
 

@@ -1,4 +1,5 @@
-// An asynchronous gRPC server of unary methods: each call goes to a TesseraHandler on the poller thread that took it.
+// An asynchronous gRPC server: each unary call goes to a TesseraHandler on the poller thread that took it; the messages
+// of the few methods that are streams go to a StreamHandler.
 //
 // Messages stay bytes; nothing here knows protobuf. Life: construct, Add…, Start, Drain or Stop.
 // Thread-safety: Add and Start on one thread; the rest from any thread, but not from a poller.
@@ -8,16 +9,21 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <utility>
+#include <variant>
+#include <vector>
 
 #include "cpp_ext/base/abi.h"
 #include "cpp_ext/base/status.h"
+#include "cpp_ext/rpc/listen.h"
 #include "cpp_ext/rpc/poller.h"
+#include "cpp_ext/rpc/server_stream.h"
 
 namespace tessera {
 
 struct ServerOptions {
-  // host:port, where port 0 takes any free one, or unix:path.
-  std::string address;
+  // At least one.
+  std::vector<ListenAddress> listen;
   // Threads and completion queues; 0: one per core.
   int pollers = 0;
   // Larger messages end their call with RESOURCE_EXHAUSTED, in both directions.
@@ -29,15 +35,16 @@ struct ServerOptions {
   int64_t busy_poll_ns = 0;
   // For calls that come without a deadline.
   int64_t default_deadline_ns = 30'000'000'000;
-  // PEM. A certificate turns TLS on; a client CA also demands a certificate from callers.
-  std::string tls_certificate;
-  std::string tls_private_key;
-  std::string tls_client_ca;
+  TlsTexts tls;
+  // gRPC's arguments by name ("grpc.keepalive_time_ms"); they win over what the options above set. A name that gRPC
+  // does not know has no effect.
+  std::vector<std::pair<std::string, std::variant<int, std::string>>> channel_arguments;
   // Callers are routers that ping idle connections to notice a dead peer. gRPC's defaults, which are right for
   // strangers, would end such connections.
   bool accept_frequent_pings = false;
 };
 
+// Streams count as started and finished, not as in flight.
 struct ServerStats {
   int64_t calls_started = 0;
   int64_t calls_finished = 0;
@@ -50,7 +57,7 @@ struct ServerStats {
 class Server {
  public:
   explicit Server(ServerOptions options);
-  // Stops.
+  // Stops. What has not ended by then keeps its memory and threads until the process ends.
   ~Server();
   Server(const Server&) = delete;
   Server& operator=(const Server&) = delete;
@@ -59,21 +66,28 @@ class Server {
   // finishes before it returns needs no word of cancellations: without `cancellable` a call is cheaper.
   Status Add(const std::string& method, const TesseraHandler* handler, bool cancellable = true);
 
+  // Answers the streams of `method` by `handler`, which must outlive the server; those above `max_streams` are refused
+  // with RESOURCE_EXHAUSTED.
+  Status AddStream(const std::string& method, StreamHandler* handler, size_t max_streams);
+
   // Applies from Start on. REQUIRES: before Start.
   void AcceptFrequentPings();
 
-  // Binds and serves. `port` gets the bound port, 0 for a Unix socket.
-  // UNAVAILABLE: the address cannot be bound; INVALID_ARGUMENT: the address is malformed, a PEM without its partner;
+  // Binds and serves. `ports` gets the bound port of each address, 0 for a Unix socket, whose file is taken over from a
+  // process that has died.
+  // UNAVAILABLE: an address cannot be bound, names it; INVALID_ARGUMENT: an option is wrong, names it;
   // FAILED_PRECONDITION: called before, whatever came of it, or after Stop.
-  Status Start(int* port);
+  Status Start(std::vector<int>* ports);
 
-  // Refuses new calls, waits at most `timeout_ns` for those in flight, then cancels them. Returns whether none was
-  // cancelled; a further call returns the same.
+  // Refuses new calls, ends the streams, waits at most `timeout_ns` for the calls in flight, then cancels them. Returns
+  // whether none was cancelled; a further call returns the same.
   bool Drain(int64_t timeout_ns);
 
-  // Drains without waiting, waits until the handlers have ended the calls that were cancelled, and joins the pollers.
-  // May be called twice. REQUIRES: nothing else uses the pollers.
-  void Stop();
+  // Drains without waiting, waits at most `timeout_ns` until the handlers have ended the calls that were cancelled, and
+  // joins the pollers. May be called again. REQUIRES: nothing else uses the pollers.
+  // DEADLINE_EXCEEDED: some have not; names their methods. The pollers go on then.
+  Status Stop(int64_t timeout_ns = kStopTimeoutNs);
+  static constexpr int64_t kStopTimeoutNs = 30'000'000'000;
 
   // The threads of this server, for clients that want to share them. They run from Start on.
   const std::shared_ptr<Pollers>& pollers() const;
@@ -82,7 +96,7 @@ class Server {
 
  private:
   class Impl;
-  const std::unique_ptr<Impl> impl_;
+  std::unique_ptr<Impl> impl_;
 };
 
 }  // namespace tessera

@@ -14,9 +14,10 @@ struct TesseraCall {};
 namespace tessera {
 namespace {
 
-// As TensorFlow Serving cuts them: the text travels in HTTP/2 headers, which have limits of their own.
 constexpr size_t kMaxStatusMessageBytes = 1024;
 constexpr char kTruncated[] = "...TRUNCATED";
+
+}  // namespace
 
 std::string StatusMessage(const char* text, size_t size) {
   if (size <= kMaxStatusMessageBytes) return std::string(text, size);
@@ -25,8 +26,6 @@ std::string StatusMessage(const char* text, size_t size) {
   while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xC0) == 0x80) --end;
   return std::string(text, end) + kTruncated;
 }
-
-}  // namespace
 
 class CallSlot final : public TesseraCall {
  public:
@@ -47,6 +46,14 @@ class CallSlot final : public TesseraCall {
   }
 
   int64_t deadline_ns() const { return deadline_ns_; }
+
+  const uint8_t* Metadata(const char* key, size_t key_size, size_t* value_size) {
+    const auto& metadata = context_->client_metadata();
+    const auto found = metadata.find(grpc::string_ref(key, key_size));
+    if (found == metadata.end()) return nullptr;
+    *value_size = found->second.size();
+    return reinterpret_cast<const uint8_t*>(found->second.data());
+  }
 
   void NotifyOnCancel(void (*on_cancel)(void*), void* arg) {
     std::lock_guard<std::mutex> lock(mutex_);
@@ -71,6 +78,7 @@ class CallSlot final : public TesseraCall {
       counters->cut_off.fetch_add(1, std::memory_order_relaxed);
     }
     counters->in_flight.fetch_sub(1, std::memory_order_release);
+    home_->handling.fetch_sub(1, std::memory_order_relaxed);
     counters->finished.fetch_add(1, std::memory_order_relaxed);
     state_ = State::kFinishing;
     if (code == 0) {
@@ -122,9 +130,15 @@ class CallSlot final : public TesseraCall {
     ServerCounters* counters = home_->counters;
     state_ = State::kHandling;
     counters->started.fetch_add(1, std::memory_order_relaxed);
+    home_->handling.fetch_add(1, std::memory_order_relaxed);
     const int64_t now_in_flight = counters->in_flight.fetch_add(1, std::memory_order_relaxed) + 1;
     if (!request_.TrySingleSlice(&request_slice_).ok() && !request_.DumpToSingleSlice(&request_slice_).ok()) {
       Refuse(Code::kInternal, "the request's bytes cannot be read");
+      return;
+    }
+    if (counters->draining.load(std::memory_order_relaxed)) {
+      counters->refused.fetch_add(1, std::memory_order_relaxed);
+      Refuse(Code::kUnavailable, "the server is shutting down");
       return;
     }
     if (now_in_flight > home_->max_concurrent_calls) {
@@ -204,15 +218,27 @@ class CallSlot final : public TesseraCall {
   void* on_cancel_arg_ = nullptr;       // guarded by mutex_
 };
 
-void RawService::AddRawMethod(const char* name) {
-  AddMethod(new grpc::internal::RpcServiceMethod(name, grpc::internal::RpcMethod::NORMAL_RPC, nullptr));
-  MarkMethodRaw(methods_count_++);
+int RawService::AddUnary(const char* name) { return Add(name, grpc::internal::RpcMethod::NORMAL_RPC); }
+
+// On the wire a stream of one direction is one of both in which one side sends a single message.
+int RawService::AddStream(const char* name) { return Add(name, grpc::internal::RpcMethod::BIDI_STREAMING); }
+
+int RawService::Add(const char* name, grpc::internal::RpcMethod::RpcType type) {
+  AddMethod(new grpc::internal::RpcServiceMethod(name, type, nullptr));
+  MarkMethodRaw(methods_count_);
+  return methods_count_++;
 }
 
 void RawService::Request(int index, grpc::ServerContext* context, grpc::ByteBuffer* request,
                          grpc::ServerAsyncResponseWriter<grpc::ByteBuffer>* responder,
                          grpc::ServerCompletionQueue* queue, void* tag) {
   RequestAsyncUnary(index, context, request, responder, queue, queue, tag);
+}
+
+void RawService::RequestStream(int index, grpc::ServerContext* context,
+                               grpc::ServerAsyncReaderWriter<grpc::ByteBuffer, grpc::ByteBuffer>* responder,
+                               grpc::ServerCompletionQueue* queue, void* tag) {
+  RequestAsyncBidiStreaming(index, context, responder, queue, queue, tag);
 }
 
 MethodQueue::MethodQueue(RawService* service, int index, const TesseraHandler* handler, bool cancellable,
@@ -246,6 +272,9 @@ const TesseraCallApi kCallApi = {
     TESSERA_ABI_VERSION,
     [](TesseraCall* call, size_t* size_bytes) { return static_cast<CallSlot*>(call)->RequestBytes(size_bytes); },
     [](TesseraCall* call) { return static_cast<CallSlot*>(call)->deadline_ns(); },
+    [](TesseraCall* call, const char* key, size_t key_size, size_t* value_size) {
+      return static_cast<CallSlot*>(call)->Metadata(key, key_size, value_size);
+    },
     [](TesseraCall* call, void (*on_cancel)(void*), void* arg) {
       static_cast<CallSlot*>(call)->NotifyOnCancel(on_cancel, arg);
     },

@@ -1,4 +1,5 @@
-// One call slot of the server: waits for a call of its method, hands it to the handler, sends the answer, begins again.
+// One slot for a unary call of the server: waits for a call of its method, hands it to the handler, sends the answer,
+// begins again.
 //
 // A slot belongs to one completion queue. It is requested, recycled and freed only on that queue's poller; `finish` and
 // `notify_on_cancel` (abi.h) may come from any thread.
@@ -7,10 +8,12 @@
 
 #include <grpcpp/impl/service_type.h>
 #include <grpcpp/server_context.h>
+#include <grpcpp/support/async_stream.h>
 #include <grpcpp/support/async_unary_call.h>
 #include <grpcpp/support/byte_buffer.h>
 
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <cstdint>
 #include <memory>
@@ -33,10 +36,12 @@ class OpenSlots {
     std::lock_guard<std::mutex> lock(mutex_);
     none_.notify_all();
   }
-  // REQUIRES: the server has been shut down, so that none opens any more.
-  void WaitUntilNone() {
+  // Waits at most `timeout_ns`; returns whether none is left. REQUIRES: the server has been shut down, so that none
+  // opens any more.
+  bool WaitUntilNone(int64_t timeout_ns) {
     std::unique_lock<std::mutex> lock(mutex_);
-    none_.wait(lock, [this] { return count_.load(std::memory_order_acquire) == 0; });
+    return none_.wait_for(lock, std::chrono::nanoseconds(timeout_ns),
+                          [this] { return count_.load(std::memory_order_acquire) == 0; });
   }
 
  private:
@@ -55,24 +60,37 @@ struct ServerCounters {
   // Calls that their handler ended after `drain_deadline_ns`, when the server had ended them already.
   std::atomic<int64_t> cut_off{0};
   std::atomic<int64_t> drain_deadline_ns{TESSERA_NO_DEADLINE};
+  // New calls are refused with UNAVAILABLE.
+  std::atomic<bool> draining{false};
   OpenSlots open;
 };
 
-// Registers raw unary methods with gRPC; method i of the service is the i-th added.
+// Status texts as TensorFlow Serving cuts them: they travel in HTTP/2 headers, which have limits of their own.
+std::string StatusMessage(const char* text, size_t size);
+
+// Registers raw methods with gRPC; method i of the service is the i-th added.
 class RawService final : public grpc::Service {
  public:
-  void AddRawMethod(const char* name);
+  // Both return the index of the method. `name` must outlive the service.
+  int AddUnary(const char* name);
+  int AddStream(const char* name);
   void Request(int index, grpc::ServerContext* context, grpc::ByteBuffer* request,
                grpc::ServerAsyncResponseWriter<grpc::ByteBuffer>* responder, grpc::ServerCompletionQueue* queue,
                void* tag);
+  void RequestStream(int index, grpc::ServerContext* context,
+                     grpc::ServerAsyncReaderWriter<grpc::ByteBuffer, grpc::ByteBuffer>* responder,
+                     grpc::ServerCompletionQueue* queue, void* tag);
 
  private:
+  int Add(const char* name, grpc::internal::RpcMethod::RpcType type);
+
   int methods_count_ = 0;
 };
 
 class CallSlot;
 
-// What the slots of one method on one queue share. Constant after Start but for `idle`, which its poller owns.
+// What the slots of one method on one queue share. Constant after Start but for `handling`, and `idle`,
+// which its poller owns.
 struct MethodQueue {
   MethodQueue(RawService* service, int index, const TesseraHandler* handler, bool cancellable,
               grpc::ServerCompletionQueue* queue, ServerCounters* counters, int64_t max_concurrent_calls,
@@ -90,6 +108,8 @@ struct MethodQueue {
   int64_t max_concurrent_calls;
   int64_t default_deadline_ns;
   const std::atomic<bool>* shutting_down;
+  // Calls that the handler has and has not ended.
+  std::atomic<int64_t> handling{0};
   // Slots without a call, for reuse; at most kMaxIdle.
   std::vector<std::unique_ptr<CallSlot>> idle;
 

@@ -34,13 +34,6 @@ T0 = np.arange(30, dtype=np.float32).reshape(10, 3)
 T1 = np.arange(100, 140, dtype=np.float32).reshape(20, 2)
 
 
-@pytest.fixture(scope="session")
-def the_fanout() -> FakeFanout:
-    fanout = FakeFanout()
-    _graph.configure(fanout=fanout.capsule)
-    return fanout
-
-
 @pytest.fixture
 def fanout(the_fanout: FakeFanout) -> FakeFanout:
     the_fanout.reset({1: [T0, T1], 2: [T0 + 1000, T1 + 1000]})
@@ -157,6 +150,8 @@ def test_cancelled_request_cancels_its_lookup_and_keeps_its_graph_until_then(gra
     calls = [client.start(request()) for _ in range(2)]
     refused = client.call(request())
     assert refused.code == Code.RESOURCE_EXHAUSTED
+    counted = predictor.stats()["methods"]["(unknown)"]["Predict"]["GRPC"]
+    assert counted["codes"] == {"RESOURCE_EXHAUSTED": 1}
     predictor.publish({})  # unloaded while requests are in flight
     assert fanout.references[1] == 1
     for call in calls:

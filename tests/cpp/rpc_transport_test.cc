@@ -86,7 +86,7 @@ class Cluster {
     if (fanout_ != nullptr) fanout_->Stop();
     route_ = Ref<TesseraRoute>();
     for (auto& server : servers_) {
-      if (server != nullptr) server->Stop();
+      if (server != nullptr) EXPECT_TRUE(server->Stop().ok());
     }
   }
 
@@ -96,17 +96,17 @@ class Cluster {
 
   void Serve(int number, const TesseraHandler* handler) {
     ServerOptions options;
-    options.address = Address(number);
+    options.listen = {{Address(number)}};
     options.pollers = 1;
     options.accept_frequent_pings = true;
     servers_[number] = std::make_unique<Server>(options);
     ASSERT_TRUE(servers_[number]->Add(kLookupMethod, handler).ok());
-    int port = -1;
-    const Status status = servers_[number]->Start(&port);
+    std::vector<int> ports;
+    const Status status = servers_[number]->Start(&ports);
     ASSERT_TRUE(status.ok()) << status.message();
   }
   void StopServer(int number) {
-    servers_[number]->Stop();
+    EXPECT_TRUE(servers_[number]->Stop().ok());
     servers_[number].reset();
   }
 

@@ -236,6 +236,7 @@ const TesseraCallApi kFakeApi = {
       return reinterpret_cast<const uint8_t*>(request.data());
     },
     [](TesseraCall*) -> int64_t { return TESSERA_NO_DEADLINE; },
+    [](TesseraCall*, const char*, size_t, size_t*) -> const uint8_t* { return nullptr; },
     [](TesseraCall*, void (*)(void*), void*) {},
     [](TesseraCall* call, int code, const char* message, size_t message_size, const uint8_t* response,
        size_t response_size, void (*free_response)(void*), void* free_arg) {

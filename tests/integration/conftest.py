@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from admin.local_cluster import LocalCluster
+from support.model_server import ModelServer, model_server
 from support.running import ClusterFactory, run_cluster
 from support.small_model import SmallModel, make_small_model
 
@@ -21,7 +22,8 @@ def start_cluster(tmp_path: Path, small_model: SmallModel) -> Iterator[ClusterFa
     with contextlib.ExitStack() as stack:
 
         def start(**settings: Any) -> LocalCluster:
-            return stack.enter_context(run_cluster(tmp_path, small_model.repository, **settings))
+            repository = settings.pop("repository", small_model.repository)
+            return stack.enter_context(run_cluster(tmp_path, repository, **settings))
 
         yield start
 
@@ -37,3 +39,23 @@ def shared_cluster(tmp_path_factory: pytest.TempPathFactory, small_model: SmallM
 def private_run_dir(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Give `tessera up` a directory of its own, so that no cluster of this machine's user is found or found out."""
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("run")))
+
+
+@pytest.fixture(scope="session")
+def half_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Directories half_plus_two (version 123) and half_plus_three (versions 1 and 2, which adds 13). Read-only."""
+    from support.half_plus import half_plus  # imports TensorFlow
+
+    root = tmp_path_factory.mktemp("half")
+    half_plus(root / "half_plus_two" / "00000123", 2.0)
+    half_plus(root / "half_plus_three" / "1", 3.0)
+    half_plus(root / "half_plus_three" / "2", 13.0)
+    return root
+
+
+@pytest.fixture(scope="session")
+def half_server(tmp_path_factory: pytest.TempPathFactory, half_models: Path) -> Iterator[ModelServer]:
+    """A tensorflow_model_server with the model `half` (half_plus_two), for tests that break nothing."""
+    arguments = ("--model_name=half", f"--model_base_path={half_models / 'half_plus_two'}")
+    with model_server(tmp_path_factory.mktemp("half_server"), *arguments) as server:
+        yield server

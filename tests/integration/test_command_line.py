@@ -65,7 +65,7 @@ def test_up_serves_until_ctrl_c(small_model: SmallModel, tmp_path: Path) -> None
         again = tessera("model", "load", f"{MODEL}:1,2", known, "--replicas=2")
         assert again.returncode == 0, again.stderr
         assert "was current already" in again.stdout
-        refused(4, "Changing a live placement is resharding", "model", "load", f"{MODEL}:1", known)
+        refused(4, "`tessera model rollout` changes what is live", "model", "load", f"{MODEL}:1", known)
 
         errors = running.end()
         assert running.process.returncode == 0, errors

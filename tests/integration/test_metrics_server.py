@@ -10,8 +10,8 @@ import pytest
 from prometheus_client import Metric
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.parser import text_string_to_metric_families
-from prometheus_client.registry import Collector
 
+from router.metrics import MetricsText
 from router.metrics_server import PATHS, MetricsServer
 from tessera.errors import UnavailableError
 
@@ -20,14 +20,12 @@ pytestmark = pytest.mark.integration
 _TIMEOUT_S = 10.0
 
 
-class _Seven(Collector):
-    def collect(self) -> Iterator[Metric]:
-        yield GaugeMetricFamily("seven", "Seven.", 7)
+def _seven() -> Iterator[Metric]:
+    yield GaugeMetricFamily("seven", "Seven.", 7)
 
 
-class _Broken(Collector):
-    def collect(self) -> Iterator[Metric]:
-        raise KeyError("batches")
+def _broken() -> Iterator[Metric]:
+    raise KeyError("batches")
 
 
 def _get(address: str, path: str, method: str = "GET") -> tuple[int, str, str]:
@@ -43,13 +41,13 @@ def _get(address: str, path: str, method: str = "GET") -> tuple[int, str, str]:
 
 @pytest.fixture
 def server() -> Iterator[MetricsServer]:
-    server = MetricsServer("127.0.0.1", 0, _Seven())
+    server = MetricsServer("127.0.0.1", 0, MetricsText(_seven))
     yield server
     server.stop()
 
 
 @pytest.mark.parametrize("path", [*PATHS, "/metrics?name[]=x"])
-def test_the_collector_and_the_process_are_told(server: MetricsServer, path: str) -> None:
+def test_the_metrics_and_the_process_are_told(server: MetricsServer, path: str) -> None:
     status, kind, text = _get(server.address, path)
     assert (status, kind) == (200, "text/plain; version=0.0.4; charset=utf-8")
     samples = {s.name: s.value for family in text_string_to_metric_families(text) for s in family.samples}
@@ -102,7 +100,7 @@ def test_an_ipv6_host(server: MetricsServer) -> None:
             probe.bind(("::1", 0))
         except OSError:
             pytest.skip("this machine has no IPv6")
-    other = MetricsServer("::1", 0, _Seven())
+    other = MetricsServer("::1", 0, MetricsText(_seven))
     try:
         assert other.address.startswith("[::1]:")
         assert _get(other.address, PATHS[0])[0] == 200
@@ -113,11 +111,11 @@ def test_an_ipv6_host(server: MetricsServer) -> None:
 def test_an_address_in_use_is_named(server: MetricsServer) -> None:
     port = int(server.address.rpartition(":")[2])
     with pytest.raises(UnavailableError, match=f"--metrics-port: cannot listen on 127.0.0.1:{port}: Address already"):
-        MetricsServer("127.0.0.1", port, _Seven())
+        MetricsServer("127.0.0.1", port, MetricsText(_seven))
 
 
 def test_a_bug_in_the_counters_is_logged_and_ends_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    server = MetricsServer("127.0.0.1", 0, _Broken())
+    server = MetricsServer("127.0.0.1", 0, MetricsText(_broken))
     try:
         for _ in range(2):
             with pytest.raises(http.client.RemoteDisconnected):
@@ -128,7 +126,7 @@ def test_a_bug_in_the_counters_is_logged_and_ends_nothing(caplog: pytest.LogCapt
 
 
 def test_it_ends_with_a_client_connected() -> None:
-    server = MetricsServer("127.0.0.1", 0, _Seven())
+    server = MetricsServer("127.0.0.1", 0, MetricsText(_seven))
     host, _, port = server.address.rpartition(":")
     with socket.create_connection((host, int(port)), _TIMEOUT_S):
         begin = time.monotonic()

@@ -13,29 +13,12 @@ import tensorflow as tf
 
 import batching
 from batching.library import batch_op, unbatch_op
-from cpp_ext import _graph
-from support.batch_calls import Array, answer_all, good, load, save, spec, together
+from support.batch_calls import answer_all, good, load, save, spec, together
+from support.dense_region import WIDTH, dense, random_rows, unbatched
 from support.small_models import f32, i32
 from tessera.errors import FailedPreconditionError, InvalidArgumentError
 
 pytestmark = pytest.mark.native
-
-WIDTH = 4
-WEIGHTS = np.random.default_rng(0).normal(size=(WIDTH, WIDTH)).astype(np.float32)
-
-
-def dense(x: Any) -> Any:
-    (x,), token = batching.batch([x], name="dense")
-    (y,) = batching.unbatch([tf.nn.relu(x @ WEIGHTS)], token)
-    return {"y": y + 1.0}
-
-
-def random_rows(count: int, seed: int = 0) -> Array:
-    return np.random.default_rng(seed).normal(size=(count, WIDTH)).astype(np.float32)
-
-
-def unbatched(path: Path, inputs: dict[str, Array]) -> dict[str, Array]:
-    return dict(_graph.Graph.load(str(path), batching=False).run("serving_default", inputs))
 
 
 def test_requests_that_arrive_together_share_a_batch(tmp_path: Path) -> None:

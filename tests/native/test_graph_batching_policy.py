@@ -14,28 +14,12 @@ import tensorflow as tf
 
 import batching
 from cpp_ext import _graph
-from support.batch_calls import Array, answer, answer_all, good, load, save, spec
+from support.batch_calls import answer, answer_all, good, load, save, spec
+from support.dense_region import WEIGHTS, WIDTH, dense, random_rows, unbatched
 from support.small_models import i32, i64
 from tessera.errors import InvalidArgumentError, NotFoundError, TesseraError, UnavailableError
 
 pytestmark = pytest.mark.native
-
-WIDTH = 4
-WEIGHTS = np.random.default_rng(0).normal(size=(WIDTH, WIDTH)).astype(np.float32)
-
-
-def dense(x: Any) -> Any:
-    (x,), token = batching.batch([x], name="dense")
-    (y,) = batching.unbatch([tf.nn.relu(x @ WEIGHTS)], token)
-    return {"y": y + 1.0}
-
-
-def random_rows(count: int, seed: int = 0) -> Array:
-    return np.random.default_rng(seed).normal(size=(count, WIDTH)).astype(np.float32)
-
-
-def unbatched(path: Path, inputs: dict[str, Array]) -> dict[str, Array]:
-    return dict(_graph.Graph.load(str(path), batching=False).run("serving_default", inputs))
 
 
 def loop_model(path: Path) -> Path:

@@ -174,6 +174,7 @@ def test_replicas_that_refuse_are_passed_over(shards: Shards) -> None:
     shards.stores[1].set_draining(True)
     shards.check(Lookup(fanout, route, gathers).wait(), gathers)
     assert fanout.stats()["newest_epochs"] == {MODEL: EPOCH + 4}
+    assert fanout.newest_placements() == {MODEL: b"newer"}
     assert shards.stores[0].stats()["refused_not_owner"] == 1
     assert shards.stores[1].stats()["refused_draining"] == 1
 
@@ -364,3 +365,22 @@ def test_a_route_that_cannot_be_is_refused_by_the_field(shards: Shards, changes:
 def test_settings_of_a_fanout_that_cannot_be_are_named(settings: dict[str, Any], says: str) -> None:
     with pytest.raises(InvalidArgumentError, match=says):
         _rpc.Fanout(**settings)
+
+
+def test_the_oldest_epoch_is_that_of_the_oldest_living_route(shards: Shards) -> None:
+    shards.add(1)
+    fanout = shards.fanout()
+    assert fanout.stats()["oldest_epochs"] == {}
+    old, gathers = shards.route(fanout, [[0]] * SLOTS), shards.both()
+    new = shards.route(fanout, [[0]] * SLOTS, epoch=EPOCH + 1)
+    assert fanout.stats()["oldest_epochs"] == {MODEL: EPOCH}
+    lookup = Lookup(fanout, old, gathers)
+    del old
+    shards.check(lookup.wait(), gathers)
+    del lookup
+    deadline_s = time.monotonic() + 5  # the last to let go is a thread of the fan-out
+    while fanout.stats()["oldest_epochs"] != {MODEL: EPOCH + 1}:
+        assert time.monotonic() < deadline_s
+        time.sleep(0.01)
+    del new
+    assert fanout.stats()["oldest_epochs"] == {}

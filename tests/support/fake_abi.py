@@ -5,13 +5,13 @@ from __future__ import annotations
 import ctypes
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-ABI_VERSION = 2
+ABI_VERSION = 3
 NO_DEADLINE = (1 << 63) - 1
 
 _capsule_new = ctypes.pythonapi.PyCapsule_New
@@ -26,6 +26,7 @@ _OnCancel = ctypes.CFUNCTYPE(None, _VOID)
 _Free = ctypes.CFUNCTYPE(None, _VOID)
 _Request = ctypes.CFUNCTYPE(_VOID, _VOID, ctypes.POINTER(ctypes.c_size_t))
 _Deadline = ctypes.CFUNCTYPE(ctypes.c_int64, _VOID)
+_Metadata = ctypes.CFUNCTYPE(_VOID, _VOID, _VOID, ctypes.c_size_t, ctypes.POINTER(ctypes.c_size_t))
 _Notify = ctypes.CFUNCTYPE(None, _VOID, _OnCancel, _VOID)
 _Finish = ctypes.CFUNCTYPE(None, _VOID, ctypes.c_int, _VOID, ctypes.c_size_t, _VOID, ctypes.c_size_t, _Free, _VOID)
 
@@ -35,6 +36,7 @@ class _CallApi(ctypes.Structure):
         ("abi_version", ctypes.c_uint32),
         ("request", _Request),
         ("deadline_ns", _Deadline),
+        ("metadata", _Metadata),
         ("notify_on_cancel", _Notify),
         ("finish", _Finish),
     ]
@@ -53,6 +55,7 @@ class Call:
 
     request: Any
     deadline_ns: int
+    metadata: dict[bytes, Any] = field(default_factory=dict)
     ended: threading.Event = field(default_factory=threading.Event)
     on_cancel: Callable[[], None] | None = None
     code: int = -1
@@ -74,13 +77,20 @@ class HandlerClient:
             ABI_VERSION,
             _Request(self._request),
             _Deadline(self._deadline),
+            _Metadata(self._metadata),
             _Notify(self._notify),
             _Finish(self._finish),
         )
 
-    def start(self, request: bytes, *, timeout_s: float | None = None) -> Call:
+    def start(
+        self, request: bytes, *, timeout_s: float | None = None, metadata: Mapping[str, str] | None = None
+    ) -> Call:
         deadline_ns = NO_DEADLINE if timeout_s is None else time.monotonic_ns() + int(timeout_s * 1e9)
-        call = Call(request=ctypes.create_string_buffer(request, len(request)), deadline_ns=deadline_ns)
+        sent = {
+            key.encode(): ctypes.create_string_buffer(v := value.encode(), len(v))
+            for key, value in (metadata or {}).items()
+        }
+        call = Call(ctypes.create_string_buffer(request, len(request)), deadline_ns, sent)
         with self._mu:
             key = self._next
             self._next += 1
@@ -88,8 +98,10 @@ class HandlerClient:
         self._handler.handle(self._handler.context, ctypes.byref(self._api), key)
         return call
 
-    def call(self, request: bytes, *, timeout_s: float | None = None) -> Call:
-        call = self.start(request, timeout_s=timeout_s)
+    def call(
+        self, request: bytes, *, timeout_s: float | None = None, metadata: Mapping[str, str] | None = None
+    ) -> Call:
+        call = self.start(request, timeout_s=timeout_s, metadata=metadata)
         assert call.ended.wait(30), "the handler did not finish the call"
         return call
 
@@ -100,6 +112,13 @@ class HandlerClient:
 
     def _deadline(self, key: int) -> int:
         return self._calls[key].deadline_ns
+
+    def _metadata(self, key: int, name: int, name_size: int, size: Any) -> int | None:
+        value = self._calls[key].metadata.get(ctypes.string_at(name, name_size))
+        if value is None:
+            return None
+        size[0] = len(value)
+        return ctypes.addressof(value)
 
     def _notify(self, key: int, on_cancel: Any, arg: int) -> None:
         self._calls[key].on_cancel = lambda: on_cancel(arg)

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from batching.policy_file import Policy
-from router.statistics import RegionStatistics, RouterStatistics
+from router.catalog import VersionState, VersionStatus
+from router.load_statistics import LoadRecorder, LoadStatistics
+from router.request_log import RequestLogStatistics
+from router.statistics import RegionStatistics, RouterStatistics, TrafficStatistics
+from tessera.errors import Code
 
 CELLS = 28
 
@@ -51,6 +56,32 @@ def region_stats(**changes: Any) -> dict[str, Any]:
     return stats | changes
 
 
+def method_stats(
+    latencies: Mapping[int, int], codes: Mapping[str, int], examples: Mapping[int, int] | None = None
+) -> dict[str, Any]:
+    """Return what `Predictor.stats` has of a method and an entry point; `latencies` and `examples` by cell."""
+    total = sum(latencies.values())
+    return {
+        "codes": dict(codes),
+        "latency_micros": _cells(latencies, 34, total * 50.0),
+        "runtime_micros": _cells(latencies, 34, total * 40.0),
+        "stages_micros": {stage: _cells({3: total}, 26, total * 4.0) for stage in ("decode", "run", "encode")},
+        "examples": _cells(examples or {}, 16, sum(n << cell >> 1 for cell, n in (examples or {}).items())),
+    }
+
+
+def _cells(counts: Mapping[int, int], cells: int, total: float) -> dict[str, Any]:
+    return {"counts": [counts.get(i, 0) for i in range(cells)], "sum": total, "count": sum(counts.values())}
+
+
+def _loads() -> LoadStatistics:
+    recorder = LoadRecorder()
+    recorder.loaded("ranker", Path("/models/ranker/1"), Code.OK, 2.5)
+    recorder.loaded("ranker", Path("/models/ranker/3"), Code.DATA_LOSS, 0.25)
+    recorder.warmed_up(Path("/models/ranker/1"), Code.OK, 0.75, 20)
+    return recorder.read()
+
+
 def router_statistics() -> RouterStatistics:
     """Return one reading of a router with two regions, of which one has had no request."""
     nothing: dict[str, Any] = {
@@ -68,6 +99,24 @@ def router_statistics() -> RouterStatistics:
             "errors": {"INVALID_ARGUMENT": 4, "UNAVAILABLE": 7},
             "in_flight": 3,
             "models": {"ranker": {1: 10, 2: 400}},
+            "traffic": {
+                "ranker": {
+                    "1": {"chosen": 10, "rerouted": 0},
+                    "canary": {"chosen": 90, "rerouted": 0},
+                    "3": {"chosen": 0, "rerouted": 5},
+                }
+            },
+            "methods": {
+                "ranker": {
+                    "Predict": {
+                        "GRPC": method_stats({0: 300, 12: 6}, {"OK": 306, "UNAVAILABLE": 7}),
+                        "REST": method_stats({13: 40}, {"OK": 40, "INVALID_ARGUMENT": 2}),
+                    },
+                    "Regress": {"GRPC": method_stats({5: 10}, {"OK": 10}, examples={1: 2, 4: 8})},
+                    "MultiInference": {"GRPC": method_stats({33: 1}, {"OK": 1}, examples={2: 1})},
+                },
+                "(unknown)": {"Predict": {"GRPC": method_stats({}, {"NOT_FOUND": 2})}},
+            },
         },
         fanout={
             "lookups": 400,
@@ -112,4 +161,16 @@ def router_statistics() -> RouterStatistics:
             }
         },
         unused_policies=("model 'rankr' region '*'",),
+        traffic=TrafficStatistics(
+            shadows={"ranker": {"equal": 8, "different": 1, "failed": 2, "dropped": 3, "in_flight": 1}},
+            logs={"ranker": RequestLogStatistics(written=30, dropped=4, failed=5)},
+        ),
+        states={
+            "ranker": {
+                1: VersionStatus(VersionState.AVAILABLE),
+                2: VersionStatus(VersionState.LOADING),
+                3: VersionStatus(VersionState.END),
+            }
+        },
+        loads=_loads(),
     )

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import grpc
 
@@ -70,7 +70,7 @@ class Load:
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _running: list[threading.Thread] = field(default_factory=list)
 
-    def __enter__(self) -> Load:
+    def __enter__(self) -> Self:
         self._running = [threading.Thread(target=self._run, daemon=True) for _ in range(self.threads)]
         for thread in self._running:
             thread.start()
@@ -92,15 +92,19 @@ class Load:
             assert time.monotonic() < deadline, f"no {more} answers within {timeout_s} s; failures: {self.failures[:3]}"
             time.sleep(0.01)
 
+    def expected_of(self, version: int) -> Mapping[str, Any]:
+        """Return the outputs that an answer of `version` must equal."""
+        return self.expected
+
     def _run(self) -> None:
         with open_channel(self.router) as channel:
             while not self._stop.is_set():
                 started_s = time.monotonic()
                 failure = ""
                 try:
-                    outputs, _ = predict(channel, self.request, self.timeout_s)
-                    if outputs != self.expected:
-                        failure = f"wrong answer: {outputs}"
+                    outputs, version = predict(channel, self.request, self.timeout_s)
+                    if outputs != self.expected_of(version):
+                        failure = f"wrong answer of version {version}: {outputs}"
                 except TesseraError as error:
                     failure = error.message
                 with self._lock:

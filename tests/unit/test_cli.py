@@ -14,6 +14,7 @@ _EXIT_CODES = {
     Code.FAILED_PRECONDITION: 4,
     Code.ALREADY_EXISTS: 4,
     Code.DEADLINE_EXCEEDED: 5,
+    Code.ABORTED: 75,
 }
 
 

@@ -25,6 +25,14 @@ VERBS = (
     "model load",
     "predict",
     "status",
+    "reshard",
+    "reshard plan",
+    "reshard start",
+    "reshard abort",
+    "model rollout",
+    "model rollback",
+    "server",
+    "server drain",
 )
 
 pytestmark = pytest.mark.skipif(

@@ -11,12 +11,17 @@ MAX_LINES = 500
 LONG_LINES = 300
 
 LONG_FILES = {
+    "cpp_ext/_graph.pyi": "the interface of one module",
+    "cpp_ext/graph/graph.cc": "the steps of loading, one after the other",
     "placement/etcd_store.py": "one class that implements every method of the Store contract",
-    "placement/operation.py": "one driver: each step is short, and they share its state",
     "tests/support/models.py": "a list of small models, one function each",
     "tests/support/store_contract.py": "one conformance suite, one method a clause of the contract",
+    "tests/unit/test_placement_change.py": "every crash point of one state machine",
+    "tests/unit/test_lifecycle_core.py": "one rule of one set of decisions a test",
+    "tests/unit/test_lifecycle_manager.py": "one rule of one event loop a test, with the server that they share",
     "tests/unit/test_placement_operation.py": "every crash point of one state machine",
     "tests/cpp/rpc_transport_test.cc": "one clause of the transport's contract a test",
+    "tests/native/test_predictor_codes.py": "the table of codes and texts, one row a mistake",
     "tests/native/test_rpc_fanout.py": "one clause of the fan-out's contract a test",
     "tests/native/test_graph_batching_races.py": "one race or pitfall a test",
     "tests/native/test_rpc_server.py": "one clause of the server's contract a test",
@@ -93,7 +98,10 @@ def test_every_dependency_is_locked_to_one_version() -> None:
     assert {_name(requirement) for requirement in wanted} - set(names) == set()
 
 
-def test_the_command_is_what_pyproject_says() -> None:
-    from admin.cli import main
+def test_the_commands_are_what_pyproject_says() -> None:
+    from admin import cli
+    from router.tfs import main as tfs
 
-    assert _pyproject()["project"]["scripts"] == {"tessera": f"{main.__module__}:{main.__name__}"}
+    mains = {"tessera": cli.main, "tensorflow_model_server": tfs.main}
+    scripts = {name: f"{main.__module__}:{main.__name__}" for name, main in mains.items()}
+    assert _pyproject()["project"]["scripts"] == scripts

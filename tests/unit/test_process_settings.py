@@ -26,7 +26,7 @@ def _server(*argv: str, **environ: str) -> ShardServerSettings:
 @pytest.mark.parametrize(
     ("argv", "says"),
     [
-        ([], "--etcd or --saved-model must be given"),
+        ([], "--etcd, --saved-model, --model or --model-config-file must be given"),
         (["--etcd=e:2379"], "--repository must be given with --etcd"),
         (["--saved-model=a=b", "--retry-delay-s=0"], "--retry-delay-s: got '0', expected at least 0.001"),
         (["--saved-model=a=b", "--max-message-bytes=1kb"], "--max-message-bytes: got '1kb', expected bytes"),

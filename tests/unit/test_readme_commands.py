@@ -8,6 +8,9 @@ import pytest
 
 from admin.cli import build_parser
 from router.settings import RouterSettings
+from router.tfs.flag_table import TABLE
+from router.tfs.flags import parse_flags
+from router.tfs.own_flags import own_flags
 from shard_server.settings import ShardServerSettings
 from tessera.settings import load
 
@@ -23,7 +26,10 @@ def _commands() -> list[str]:
 @pytest.mark.parametrize("line", _commands())
 def test_a_command_parses(line: str) -> None:
     words = shlex.split(line, comments=True)
-    if words[0] == "tessera":
+    if words[0] == "tensorflow_model_server" or words[:2] == ["tessera", "serve"]:
+        parsed = parse_flags((*TABLE, *own_flags()), words[1 + (words[0] == "tessera") :])
+        assert parsed.unknown == parsed.errors == ()
+    elif words[0] == "tessera":
         build_parser().parse_args(words[1:])
     elif words[:2] == ["python", "-m"]:
         settings = {"router": RouterSettings, "shard_server": ShardServerSettings}[words[2]]
@@ -35,7 +41,8 @@ def test_a_command_parses(line: str) -> None:
 
 
 def test_there_are_commands_of_every_kind() -> None:
-    assert {shlex.split(line, comments=True)[0] for line in _commands()} == {"make", "tessera", "python"}
+    found = {shlex.split(line, comments=True)[0] for line in _commands()}
+    assert found == {"make", "tessera", "python", "tensorflow_model_server"}
 
 
 def test_links_lead_to_files() -> None:
@@ -46,7 +53,7 @@ def test_links_lead_to_files() -> None:
 def test_environment_variables_and_inline_flags_exist() -> None:
     for name in re.findall(r"`TESSERA__ROUTER__([A-Z_]+)`", README):
         assert name.lower() in RouterSettings.__dataclass_fields__
-    for name in re.findall(r"`--([a-z-]+)[^`]*`", README):
+    for name in re.findall(r"`--([a-z_-]+)[^`]*`", README):
         field = name.replace("-", "_")
         known = {*RouterSettings.__dataclass_fields__, *ShardServerSettings.__dataclass_fields__, "help", "in_process"}
         assert field in known, name

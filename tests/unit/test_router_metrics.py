@@ -6,10 +6,11 @@ from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from router.metrics import RouterCollector, power_buckets
+from router.metric_families import bounded_buckets, power_buckets, render
+from router.metrics import RouterCollector
 from router.statistics import RouterStatistics
 from support.golden import check_golden
 from support.router_statistics import CELLS, router_statistics
@@ -19,9 +20,7 @@ _REGION = {"model_name": "ranker", "version": "2", "op_name": "mlp"}
 
 
 def _text(statistics: RouterStatistics) -> str:
-    registry = CollectorRegistry()
-    registry.register(RouterCollector(lambda: statistics, "0.1.0"))
-    return generate_latest(registry).decode()
+    return render(RouterCollector(lambda: statistics, "0.1.0").collect()).decode()
 
 
 def _samples(statistics: RouterStatistics) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
@@ -57,7 +56,52 @@ def test_a_router_without_regions_or_shard_servers_has_metrics_too() -> None:
     bare = replace(statistics, regions=(), lanes={}, fanout={**statistics.fanout, "servers": {}})
     names = {name for name, _ in _samples(bare)}
     assert {"tessera_predict_in_flight", "tessera_fanout_lookups_total"} <= names
-    assert not any("batch" in name for name in names)
+    assert not any("tessera_batch" in name or "batching:" in name for name in names)
+
+
+def test_requests_are_counted_under_the_names_of_tensorflow_serving() -> None:
+    samples = _samples(router_statistics())
+
+    def value(name: str, **labels: str) -> float:
+        # The library's parser puts `_total` behind counters that have none.
+        names = (f":tensorflow:serving:{name}", f":tensorflow:serving:{name}_total")
+        (found,) = [samples[n, frozenset(labels.items())] for n in names if (n, frozenset(labels.items())) in samples]
+        return found
+
+    assert value("request_count", model_name="ranker", status="OK") == 306 + 40 + 10  # without MultiInference
+    assert value("request_count", model_name="(unknown)", status="NOT_FOUND") == 2
+    rest = {"model_name": "ranker", "API": "predict", "entrypoint": "REST"}
+    assert value("request_latency_count", **rest) == 40
+    assert value("request_latency_sum", **rest) == 2000
+    assert value("request_latency_bucket", **rest, le="18") == 0
+    assert value("request_latency_bucket", **rest, le=f"{10 * 1.8**13:.10g}") == 40
+    runtime = {"model_name": "ranker", "API": "Predict", "runtime": "TF1"}
+    assert value("runtime_latency_count", **runtime) == 346  # gRPC and REST
+    assert value("runtime_latency_bucket", **runtime, le="10") == 300
+    assert value("request_example_counts_count", model="ranker") == 11
+    assert value("request_example_count_total", model="ranker") == 68
+    assert value("request_log_count", model_name="ranker", status_code="RESOURCE_EXHAUSTED") == 4
+    assert value("model_warmup_records_read", model_path="/models/ranker/1", status="OK") == 20
+    assert value("batching_session:wrapped_run_count") == 125
+    assert value("batching_session:queuing_latency_count", thread_pool_name="batch_threads") == 400
+
+
+def test_the_text_is_what_the_library_reads_as_the_same_samples() -> None:
+    families = [CounterMetricFamily("a", 'Say "a"\nor \\.', labels=["b"]), Metric(":c:d", "Without.", "counter")]
+    families[0].add_metric(['x"y\\z\n'], 3)  # type: ignore[attr-defined]
+    families[1].add_sample(":c:d", {}, 0.5)
+    text = render(families).decode()
+    assert "# TYPE a_total counter\n" in text
+    assert "# TYPE :c:d counter\n:c:d 0.5\n" in text
+    read = {s.name: (s.labels, s.value) for family in text_string_to_metric_families(text) for s in family.samples}
+    assert read == {"a_total": ({"b": 'x"y\\z\n'}, 3), ":c:d_total": ({}, 0.5)}  # the parser's suffix
+
+
+@given(st.lists(st.integers(0, 1000), min_size=4, max_size=4))
+def test_buckets_of_bounds(counts: list[int]) -> None:
+    buckets = bounded_buckets(counts, [10, 18, 32.4])
+    assert [bound for bound, _ in buckets] == ["10", "18", "32.4", "+Inf"]
+    assert [total for _, total in buckets] == [sum(counts[: i + 1]) for i in range(4)]
 
 
 @given(st.lists(st.integers(0, 1000), min_size=CELLS, max_size=CELLS))

@@ -4,7 +4,7 @@
 #include <random>
 #include <string>
 
-#include "cpp_ext/graph/predict_message.h"
+#include "cpp_ext/graph/request_view.h"
 #include "cpp_ext/graph/tensor_decode.h"
 #include "cpp_ext/graph/tensor_encode.h"
 #include "cpp_ext/graph/wire.h"
@@ -88,8 +88,8 @@ TEST(PredictRequestTest, DamagedMessagesAreReadOrRefused) {
     std::string damaged = message;
     for (int i = 0; i < 3; ++i) damaged[random() % damaged.size()] = static_cast<char>(random());
     damaged.resize(random() % 4 == 0 ? random() % (damaged.size() + 1) : damaged.size());
-    PredictRequestView view;
-    if (!ParsePredictRequest(damaged, &view).ok()) continue;
+    RequestView view;
+    if (!ParseRequest(Method::kPredict, damaged, &view).ok()) continue;
     for (const auto& input : view.inputs) {
       tf::Tensor decoded;
       DecodeTensor(input.tensor, &decoded).IgnoreError();
@@ -101,8 +101,8 @@ TEST(PredictRequestTest, TheLastOfRepeatedInputsWins) {
   const auto entry = [](char alias, char value) { return std::string{0x12, 6, 0x0a, 1, alias, 0x12, 1, value}; };
   std::string message;
   for (int i = 0; i < 40; ++i) message += entry(static_cast<char>('a' + i % 20), static_cast<char>(i));
-  PredictRequestView view;
-  ASSERT_TRUE(ParsePredictRequest(message, &view).ok());
+  RequestView view;
+  ASSERT_TRUE(ParseRequest(Method::kPredict, message, &view).ok());
   ASSERT_EQ(view.inputs.size(), 20u);
   for (const auto& input : view.inputs) EXPECT_EQ(input.tensor[0], input.alias[0] - 'a' + 20);
 }

@@ -1,0 +1,95 @@
+"""Families of metrics in Prometheus' form, and their text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import accumulate
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.utils import floatToGoString
+
+SERVING = ":tensorflow:serving:"
+"""How TensorFlow Serving writes `/tensorflow/serving/` to Prometheus."""
+
+
+def render(families: Iterable[Metric]) -> bytes:
+    """Return the text of `families`. Unlike the library's, it leaves the names of counters as they are."""
+    lines: list[str] = []
+    for family in families:
+        is_suffixed = any(sample.name == f"{family.name}_total" for sample in family.samples)
+        name = f"{family.name}_total" if family.type == "counter" and is_suffixed else family.name
+        lines.append(f"# HELP {name} {_escape(family.documentation)}")
+        lines.append(f"# TYPE {name} {family.type}")
+        for sample in family.samples:
+            labels = ",".join(f'{key}="{_escape(value, quotes=True)}"' for key, value in sorted(sample.labels.items()))
+            lines.append(f"{sample.name}{f'{{{labels}}}' if labels else ''} {_number(sample.value)}")
+    return "".join(f"{line}\n" for line in lines).encode()
+
+
+def _number(value: float) -> str:
+    return str(floatToGoString(value))  # type: ignore[no-untyped-call]
+
+
+def _escape(text: str, *, quotes: bool = False) -> str:
+    text = text.replace("\\", r"\\").replace("\n", r"\n")
+    return text.replace('"', r"\"") if quotes else text
+
+
+def serving_counter(
+    name: str,
+    text: str,
+    labels: Sequence[str],
+    values: Iterable[tuple[Sequence[str], float]],
+    *,
+    prefix: str = SERVING,
+) -> Metric:
+    """Return a counter under TensorFlow Serving's name, which has no `_total` behind it."""
+    family = Metric(prefix + name, text, "counter")
+    for key, value in values:
+        family.add_sample(family.name, dict(zip(labels, key, strict=True)), value)
+    return family
+
+
+def histogram(
+    name: str,
+    text: str,
+    labels: Sequence[str],
+    values: Iterable[tuple[Sequence[str], Sequence[tuple[str, int]], float]],
+) -> HistogramMetricFamily:
+    """Return a histogram; `values` has (labels, buckets, sum) and `name` is whole."""
+    family = HistogramMetricFamily(name, text, labels=labels)
+    for key, buckets, total in values:
+        family.add_metric(key, buckets, sum_value=total)
+    return family
+
+
+def bounded_buckets(counts: Sequence[int], bounds: Sequence[float]) -> list[tuple[str, int]]:
+    """Return cumulative buckets (upper bound, count) of cells with these upper bounds and one above them all."""
+    return list(zip([*(f"{bound:.10g}" for bound in bounds), "+Inf"], accumulate(counts), strict=True))
+
+
+def power_buckets(counts: Sequence[int], unit: float) -> list[tuple[str, int]]:
+    """Return cumulative buckets (upper bound in `unit`s, count) of a native power histogram; the last is +Inf."""
+    # Cell i holds the times below 2^i that were cut to whole microseconds: 2^i bounds the times themselves.
+    bounds = [f"{(1 << i) * unit:.10g}" for i in range(len(counts) - 1)]
+    return list(zip([*bounds, "+Inf"], accumulate(counts), strict=True))
+
+
+def counter(
+    name: str, text: str, labels: Sequence[str], values: Iterable[tuple[Sequence[str], float]]
+) -> CounterMetricFamily:
+    """Return one of ours, `tessera_{name}_total`."""
+    family = CounterMetricFamily(f"tessera_{name}", text, labels=labels)
+    for key, value in values:
+        family.add_metric(key, value)
+    return family
+
+
+def gauge(
+    name: str, text: str, labels: Sequence[str], values: Iterable[tuple[Sequence[str], float]]
+) -> GaugeMetricFamily:
+    """Return one of ours, `tessera_{name}`."""
+    family = GaugeMetricFamily(f"tessera_{name}", text, labels=labels)
+    for key, value in values:
+        family.add_metric(key, value)
+    return family

@@ -1,0 +1,1 @@
+"""TensorFlow Serving's REST API, on a port and an event loop of its own."""

@@ -1,0 +1,1 @@
+"""`tensorflow_model_server`'s command line and configuration files, for the router."""

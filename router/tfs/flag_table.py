@@ -1,0 +1,161 @@
+"""The flags of `tensorflow_model_server`, with its defaults; what each means here, or why it means nothing."""
+
+from __future__ import annotations
+
+from router.tfs.flags import Flag
+
+_ONE_POOL = "requests run on the serving threads, there is no pool between operations (--pollers)"
+_NO_GPU = "this release runs on the CPU only"
+
+TABLE: tuple[Flag, ...] = (
+    Flag("port", "int32", 8500, "Port for gRPC on all addresses; 0 for none."),
+    Flag("grpc_socket_path", "string", "", "Path of a Unix socket for gRPC, beside the port."),
+    Flag("rest_api_port", "int32", 0, "Port for REST, which differs from --port; 0 for none."),
+    Flag("rest_api_num_threads", "int32", None, "Threads that answer REST; auto: as many as serve gRPC."),
+    Flag("rest_api_timeout_in_ms", "int32", 30000, "Longest time a REST request may take, milliseconds."),
+    Flag("rest_api_enable_cors_support", "bool", False, "Send CORS headers, so that pages of other origins may ask."),
+    Flag("enable_batching", "bool", False, "Join waiting requests and run the model once for all of them."),
+    Flag(
+        "allow_version_labels_for_unavailable_models",
+        "bool",
+        False,
+        "A label may be given to a version that is not available yet, if the label is new or stays where it is.",
+    ),
+    Flag(
+        "batching_parameters_file",
+        "string",
+        "",
+        "File with BatchingParameters in protobuf's text format; needs --enable_batching. Read again when it changes.",
+    ),
+    Flag(
+        "enable_per_model_batching_parameters",
+        "bool",
+        False,
+        "Each version's batching_params.pbtxt says how it is batched; a version without the file is not batched.",
+    ),
+    Flag("model_config_file", "string", "", "File with a ModelServerConfig in protobuf's text format: many models."),
+    Flag(
+        "model_config_file_poll_wait_seconds",
+        "int32",
+        0,
+        "Seconds between two looks at --model_config_file; 0: read once. A wrong file changes nothing.",
+    ),
+    Flag("model_name", "string", "default", "Name of the only model (without --model_config_file)."),
+    Flag("model_base_path", "string", "", "Directory with its numbered versions (without --model_config_file)."),
+    Flag("num_load_threads", "int32", 0, "Threads that load versions after the start; 0: one."),
+    Flag(
+        "num_unload_threads",
+        "int32",
+        0,
+        "Threads that unload versions.",
+        ignored="a version is unloaded by its last user",
+    ),
+    Flag("max_num_load_retries", "int32", 5, "How often loading a version is tried again."),
+    Flag("load_retry_interval_micros", "int64", 60_000_000, "Time between two tries, microseconds."),
+    Flag(
+        "file_system_poll_wait_seconds",
+        "int32",
+        1,
+        "Seconds between two looks for versions; 0: once at the start; below 0: never.",
+    ),
+    Flag(
+        "flush_filesystem_caches",
+        "bool",
+        True,
+        "Drop cached files after loading.",
+        ignored="weights are mapped files, shared with the page cache",
+    ),
+    Flag(
+        "tensorflow_session_parallelism",
+        "int64",
+        0,
+        "Threads that one operation may use, where --tensorflow_intra_op_parallelism is 0; 0: one per core.",
+    ),
+    Flag("tensorflow_intra_op_parallelism", "int64", 0, "Threads that one operation may use; 0: one per core."),
+    Flag("tensorflow_inter_op_parallelism", "int64", 0, "Operations that run at once.", ignored=_ONE_POOL),
+    Flag(
+        "tensorflow_session_config_file",
+        "string",
+        "",
+        "File with a ConfigProto in text format; its intra_op_parallelism_threads is read.",
+    ),
+    Flag("use_alts_credentials", "bool", False, "Google's ALTS instead of TLS; refused: there is none here."),
+    Flag(
+        "ssl_config_file",
+        "string",
+        "",
+        "File with an SSLConfig in text format (PEM texts, not paths): TLS for gRPC on the port.",
+    ),
+    Flag(
+        "platform_config_file",
+        "string",
+        "",
+        "File with a PlatformConfigMap in text format; the entry `tensorflow` replaces the flags of batching, "
+        "threads, tags and warm-up.",
+    ),
+    Flag("per_process_gpu_memory_fraction", "float", 0.0, "Part of the GPU's memory.", ignored=_NO_GPU),
+    Flag("saved_model_tags", "string", "serve", "Tags of the meta graph that is loaded, separated by commas."),
+    Flag(
+        "grpc_channel_arguments",
+        "string",
+        "",
+        "Arguments of the gRPC server: name=value, separated by commas, such as grpc.max_connection_age_ms=2000.",
+    ),
+    Flag("grpc_max_threads", "int32", None, "Most threads of gRPC.", ignored="--pollers says how many threads serve"),
+    Flag("enable_model_warmup", "bool", True, "Replay a version's recorded requests before it serves."),
+    Flag("num_request_iterations_for_warmup", "int32", 0, "How often each of them is replayed; 0: once."),
+    Flag("version", "bool", False, "Print versions and exit."),
+    Flag(
+        "monitoring_config_file",
+        "string",
+        "",
+        "File with a MonitoringConfig in text format: metrics for Prometheus on the REST port.",
+    ),
+    Flag(
+        "remove_unused_fields_from_bundle_metagraph",
+        "bool",
+        True,
+        "Keep only signatures of the meta graph in memory.",
+        ignored="it is never kept",
+    ),
+    Flag("prefer_tflite_model", "bool", False, "Serve a version's model.tflite where it has one."),
+    Flag("num_tflite_pools", "int32", None, "Pools of TFLite interpreters of one version; auto: one per core."),
+    Flag("num_tflite_interpreters_per_pool", "int32", 1, "Interpreters in each of them."),
+    Flag(
+        "enable_signature_method_name_check",
+        "bool",
+        False,
+        "Classify and Regress want signatures whose method_name is theirs.",
+    ),
+    Flag(
+        "xla_cpu_compilation_enabled",
+        "bool",
+        False,
+        "XLA's compiler on the CPU.",
+        ignored="graphs run operation by operation",
+    ),
+    Flag("xla_gpu_compilation_enabled", "bool", False, "XLA's compiler on the GPU.", ignored=_NO_GPU),
+    Flag("enable_profiler", "bool", True, "Serve tensorflow.ProfilerService."),
+    Flag("thread_pool_factory_config_file", "string", "", "Thread pools of another library.", ignored=_ONE_POOL),
+    Flag(
+        "mixed_precision",
+        "string",
+        "",
+        "oneDNN's bfloat16.",
+        ignored="numbers are computed in the precision that the model says",
+    ),
+    Flag("skip_initialize_tpu", "bool", False, "Start without a TPU.", ignored="there is no TPU to skip"),
+    Flag(
+        "enable_grpc_healthcheck_service",
+        "bool",
+        False,
+        "Serve grpc.health.v1.Health.",
+        ignored="it is always served, and it says the truth",
+    ),
+    Flag(
+        "enable_serialization_as_tensor_content",
+        "bool",
+        False,
+        "Answer in tensor_content instead of the typed fields that most clients read.",
+    ),
+)

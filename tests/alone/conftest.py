@@ -1,0 +1,16 @@
+"""The fan-out that all tests of this folder share: a process can have one."""
+
+from __future__ import annotations
+
+import pytest
+
+from cpp_ext import _graph
+from support.fake_abi import FakeFanout
+
+
+@pytest.fixture(scope="session")
+def the_fanout() -> FakeFanout:
+    """Answers lookups from arrays; tests `reset` it."""
+    fanout = FakeFanout()
+    _graph.configure(fanout=fanout.capsule)
+    return fanout
