@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
@@ -33,6 +33,7 @@ def main() -> int:
         type=Path,
         help="results file (default: bench/results/latest.json, or partial.json for --quick and single cases)",
     )
+    parser.add_argument("--update", action="store_true", help="put the rows of these cases into latest.json")
     options = parser.parse_args()
     if unknown := [name for name in options.case if name not in CASES]:
         parser.error(f"CASE: got {unknown[0]}, expected one of {', '.join(CASES)}")
@@ -46,11 +47,12 @@ def main() -> int:
     context = Context(options.work_dir.resolve(), durations)
     rows: list[report.Row] = []
     failed = False
-    about = {"commit": machine.commit(CHECKOUT), "machine": machine.describe(), "settings": asdict(durations)}
+    commit, about = machine.commit(CHECKOUT), {"machine": machine.describe()}
     for name in options.case or CASES:
         say(f"case {name}")
         try:
-            rows += CASES[name](context)
+            measured = CASES[name](context)
+            rows += [replace(row, case=name, commit=commit, run_s=durations.run_s) for row in measured]
         except (TesseraError, subprocess.SubprocessError) as error:
             failed = True
             say(f"case {name} failed: {error}")
@@ -58,6 +60,9 @@ def main() -> int:
             CHECKOUT / "bench" / "results" / "partial.json", rows, about
         )  # kept if a later case is interrupted
     print(report.text_table(rows))
+    if options.update:
+        output = CHECKOUT / "bench" / "results" / "latest.json"
+        rows = report.renewed(report.read(output)[0], rows, CASES)
     report.write(output, rows, about)
     say(f"wrote {output}")
     return 1 if failed else 0

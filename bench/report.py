@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -26,6 +26,9 @@ class Row:
         goal: What is to be reached, by `goal_on`: the ratio value / baseline_value, or the value itself. None: no goal.
         higher_is_better: Which side of the goal is the good one.
         detail: Further measurements of the same run: percentiles, CPU time.
+        case: What measured it.
+        commit: Of the code that was measured.
+        run_s: The length of its runs, seconds.
     """
 
     name: str
@@ -37,6 +40,9 @@ class Row:
     goal_on: Literal["ratio", "value"] = "ratio"
     higher_is_better: bool = True
     detail: Mapping[str, float] | None = None
+    case: str = ""
+    commit: str = ""
+    run_s: float = 0.0
 
     @property
     def ratio(self) -> float | None:
@@ -57,7 +63,7 @@ class Row:
 
 
 def write(path: Path, rows: Sequence[Row], about: Mapping[str, Any]) -> None:
-    """Write the results of one run as JSON; `about` says where they come from: commit, machine, settings."""
+    """Write results as JSON; `about` says what they were measured on."""
     content = {**about, "results": [row.as_json() for row in rows]}
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, indent=1) + "\n", "utf-8")
@@ -78,6 +84,16 @@ def read(path: Path) -> tuple[list[Row], dict[str, Any]]:
     return rows, content
 
 
+def renewed(old: Sequence[Row], new: Sequence[Row], cases: Iterable[str]) -> list[Row]:
+    """Return the rows of `old`, but for the cases that are among `new` those of `new`; in the order of `cases`.
+
+    Rows of other cases are left out: nothing measures them any more.
+    """
+    measured = {row.case for row in new}
+    rows = [row for row in old if row.case not in measured] + [*new]
+    return [row for case in cases for row in rows if row.case == case]
+
+
 def text_table(rows: Sequence[Row]) -> str:
     """Return the rows for a terminal, and below them those that were measured at several concurrencies."""
     table = render(_HEADER, [_cells(row) for row in rows], right=("value", "baseline value", "ratio"))
@@ -94,9 +110,10 @@ def markdown(rows: Sequence[Row], content: Mapping[str, Any]) -> str:
         lines += ["", "| " + " | ".join(_LOAD_HEADER) + " |", "| --- |" + " ---: |" * len(CONCURRENCIES)]
         lines += ["| " + " | ".join(cells) + " |" for cells in points]
     machine = content["machine"]
+    commits = ", ".join(f"`{commit}`" for commit in dict.fromkeys(row.commit for row in rows))
     lines += [
         "",
-        f"Measured at commit `{content['commit']}` on {machine['cpu']}, {machine['cores']} cores, "
+        f"Measured at {commits} on {machine['cpu']}, {machine['cores']} cores, "
         f"{machine['memory_gib']} GiB, Linux {machine['kernel']}, TensorFlow {machine['tensorflow']}.",
     ]
     return "\n".join(lines)

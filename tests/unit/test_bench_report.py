@@ -12,9 +12,7 @@ from bench import report
 from tessera.errors import InvalidArgumentError, NotFoundError
 
 _ABOUT: dict[str, Any] = {
-    "commit": "abc",
     "machine": {"cpu": "A CPU", "cores": 2, "memory_gib": 8, "kernel": "6.1", "tensorflow": "2.21.0"},
-    "settings": {"rounds": 3},
 }
 
 
@@ -65,6 +63,17 @@ def test_markdown_has_every_row_and_the_machine() -> None:
     assert lines[3].startswith("| extra | 1,234 | x |") or lines[3].startswith("| extra | 1,235 | x |")
     assert "A CPU, 2 cores" in lines[-1]
     assert len({line.count("|") for line in lines[:4]}) == 1
+
+
+def test_the_table_names_every_commit_that_was_measured() -> None:
+    rows = [_row(commit="abc"), _row(commit="def+changes"), _row(commit="abc")]
+    assert report.markdown(rows, _ABOUT).splitlines()[-1].startswith("Measured at `abc`, `def+changes` on A CPU")
+
+
+def test_a_case_that_is_measured_again_replaces_all_its_rows() -> None:
+    old = [_row(name=name, case=name[0]) for name in ("a1", "a2", "b1", "gone")]
+    new = [_row(name="a3", case="a", value=1.0), _row(name="c1", case="c")]
+    assert [row.name for row in report.renewed(old, new, ("c", "a", "b"))] == ["c1", "a3", "b1"]
 
 
 def test_rows_of_several_concurrencies_get_a_table_of_their_own() -> None:
