@@ -9,6 +9,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "cpp_ext/graph/paced_files.h"
 #include "cpp_ext/graph/status.h"
 #include "cpp_ext/graph/wire.h"
 #include "cpp_ext/graph/worker_pool.h"
@@ -147,7 +148,7 @@ LoadedGraph::~LoadedGraph() {
 
 absl::Status LoadedGraph::LoadSession(const std::string& path, const tf::MetaGraphDef& meta_graph) {
   TF_RETURN_IF_ERROR(tf::LoadMetagraphIntoSession(options_, meta_graph, &session_));
-  return tf::RestoreSession(tf::RunOptions(), meta_graph, path, &session_);
+  return WithoutPacedPaths(tf::RestoreSession(tf::RunOptions(), meta_graph, PacedPath(path), &session_));
 }
 
 void LoadedGraph::BuildRunnables(tf::MetaGraphDef* meta_graph, const LoadOptions& options) {
