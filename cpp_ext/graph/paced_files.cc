@@ -16,8 +16,8 @@ namespace tf = tensorflow;
 namespace tessera {
 namespace {
 
-constexpr char kScheme[] = "tessera-paced";
-constexpr size_t kPieceBytes = 256 << 10;  // some 100 µs, also where the memory is fresh
+constexpr char kScheme[] = "tessera.paced";  // TensorFlow knows no hyphen there
+constexpr size_t kPieceBytes = 256 << 10;    // some 100 µs, also where the memory is fresh
 
 class PacedFile : public tf::RandomAccessFile {
  public:

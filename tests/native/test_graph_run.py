@@ -57,6 +57,18 @@ def test_dense_layers(tmp_path: Path) -> None:
     check(save_function(tmp_path / "m", serve, spec(), module=module), "inline", x=X)
 
 
+def test_a_variable_that_is_read_in_several_pieces(tmp_path: Path) -> None:
+    module = tf.Module()
+    module.table = tf.Variable(np.arange(200_001, dtype=np.float32).reshape(-1, 1))  # 3 pieces and a bit
+
+    def serve(x: Any) -> Any:
+        return {"y": tf.gather(module.table, tf.cast(x, tf.int32)), "sum": tf.reduce_sum(module.table)}
+
+    rows = f32([[0, 65_535, 65_536], [131_071, 131_072, 200_000]])
+    answer = check(save_function(tmp_path / "m", serve, spec(), module=module), "inline", x=rows)
+    np.testing.assert_array_equal(answer["y"][..., 0], rows)
+
+
 @pytest.mark.parametrize("lower", [True, False], ids=["lowered", "functional"])
 def test_while_and_if(tmp_path: Path, lower: bool) -> None:
     def serve(x: Any) -> Any:
