@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from admin.staging_text import expected_s, rate_of, staging_json, staging_line, staging_text, total_of
 from admin.table import render
 from placement.change_plan import ChangePlan
 from placement.change_steps import ABORTABLE, Wait, next_step
@@ -12,9 +13,6 @@ from placement.found import Found
 from placement.records import OperationRecord
 from tessera.errors import TesseraError
 from tessera.settings import format_bytes
-
-ASSUMED_BYTES_PER_S = 128 << 20
-"""What a server is assumed to read and verify, for the expected time."""
 
 
 def plan_json(model: str, plan: ChangePlan) -> dict[str, Any]:
@@ -43,16 +41,10 @@ def plan_json(model: str, plan: ChangePlan) -> dict[str, Any]:
         "moved_bytes": plan.moved_bytes,
         "minimum_moved_bytes": plan.minimum_moved_bytes,
         "expected_s": expected_s(plan),
+        "expected_bytes_per_s": rate_of(plan),
         "max_over_average": plan.max_over_average,
         "checks": {check.name: check.problem for check in plan.checks},
     }
-
-
-def expected_s(plan: ChangePlan) -> float:
-    """Return how long staging should take: servers work side by side, each on what it gets."""
-    per_server = plan.moved_bytes / max(1, len(plan.servers))
-    gains = max((row.peak_bytes - row.bytes_now for row in plan.servers), default=0)
-    return max(per_server, gains) / ASSUMED_BYTES_PER_S
 
 
 def plan_text(model: str, plan: ChangePlan) -> str:
@@ -83,7 +75,7 @@ def plan_text(model: str, plan: ChangePlan) -> str:
     moved = (
         f"Moves {plan.moved_slots} of {plan.slots} slots ({share:.1%}), {format_bytes(plan.moved_bytes)} (minimum "
         f"{format_bytes(plan.minimum_moved_bytes)}), about {expected_s(plan):.0f} s at "
-        f"{format_bytes(ASSUMED_BYTES_PER_S)}/s per server. max/avg after: {plan.max_over_average:.3f}"
+        f"{format_bytes(rate_of(plan))}/s per server. max/avg after: {plan.max_over_average:.3f}"
     )
     checks = "\n".join(f"  {check.name}: {check.problem or 'OK'}" for check in plan.checks)
     head = f"Operation  {change.command} (model {model}, epoch {now} -> {epochs}{waves})"
@@ -126,6 +118,7 @@ def status_json(found: Found) -> dict[str, Any]:
     servers = sorted({server for placement in placements for server in placement.servers})
     return operation_json(found.model, operation) | {
         "next": next_action(found),
+        "staging": total_of(found.members[server].staging for server in servers if server in found.members),
         "servers": [_server(found, operation, server) for server in servers],
         "routers": [
             {
@@ -149,6 +142,7 @@ def _server(found: Found, operation: OperationRecord, server: str) -> dict[str, 
         "bytes_used": member.bytes_used if member else 0,
         "epoch": member.epochs.get(found.model) if member else None,
         "error": member.error if member else "",
+        "staging": staging_json(member.staging) if member else None,
     }
 
 
@@ -170,15 +164,26 @@ def status_text(content: Mapping[str, Any]) -> str:
         f"Next       {content['next']}",
         f"Can be     resumed: {_yes(content['resumable'])}, aborted: {_yes(content['abortable'])}",
     ]
+    if content["staging"]["total_bytes"]:
+        lines.append(f"Staging    {staging_line(content['staging'])}")
     if content["error"]:
         lines.append(f"Error      {content['error']}")
+    lines += [
+        f"Trouble    {s['id']}: {s['staging']['problem']}"
+        for s in content["servers"]
+        if s["staging"] and s["staging"]["problem"]
+    ]
     servers = render(
-        ("SERVER", "STATE", "READY", "HELD", "EPOCH SEEN", "ERROR"),
+        ("SERVER", "STATE", "READY", "HELD", "STAGED", "RATE", "LEFT", "EPOCH SEEN", "ERROR"),
         [
-            (s["id"], s["state"], _yes(s["ready"]), format_bytes(s["bytes_used"]), s["epoch"] or "-", s["error"] or "-")
+            (
+                *(s["id"], s["state"], _yes(s["ready"]), format_bytes(s["bytes_used"])),
+                *staging_text(s["staging"]),
+                *(s["epoch"] or "-", s["error"] or "-"),
+            )
             for s in content["servers"]
         ],
-        right=("HELD", "EPOCH SEEN"),
+        right=("HELD", "STAGED", "RATE", "LEFT", "EPOCH SEEN"),
     )
     routers = render(
         ("ROUTER", "OLDEST EPOCH IN USE", "NEWEST PREPARED"),

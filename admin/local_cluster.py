@@ -31,6 +31,8 @@ class LocalCluster:
         server_memory_bytes: RLIMIT_AS of each shard server; 0: none.
         router_cpus, server_cpus, etcd_cpus: cores that the processes may use; empty: all.
         router_arguments, server_arguments: further flags.
+        server_blob_dirs: give each shard server a directory for its blobs, below `directory`.
+        server_repository: what shard servers get as --repository; empty: `repository`.
     """
 
     repository: Path
@@ -44,6 +46,8 @@ class LocalCluster:
     etcd_cpus: frozenset[int] = frozenset()
     router_arguments: tuple[str, ...] = ()
     server_arguments: tuple[str, ...] = ()
+    server_blob_dirs: bool = False
+    server_repository: str = ""
     children: ChildGroup = field(init=False)
     etcd_endpoint: str = field(init=False, default="")
     router_address: str = field(init=False, default="")
@@ -98,7 +102,13 @@ class LocalCluster:
         command = ["shard_server", f"--server-id={server_id}", "--listen=127.0.0.1:0", *self.server_arguments]
         if self.server_memory_bytes:
             command.append(f"--memory-limit-bytes={self.server_memory_bytes}")
-        return self._start(server_id, command, self.server_cpus)
+        if self.server_blob_dirs:
+            command.append(f"--blob-dir={self.blob_dir(server_id)}")
+        return self._start(server_id, command, self.server_cpus, self.server_repository)
+
+    def blob_dir(self, server_id: str) -> Path:
+        """Return the directory for the blobs of one server."""
+        return self.directory / f"{server_id}.blobs"
 
     def start_router(self) -> None:
         """Start the router and wait until it listens."""
@@ -109,13 +119,13 @@ class LocalCluster:
         ready = json.loads(ready_file.read_text("utf-8"))
         self.router_address, self.metrics_address = ready["address"], ready["metrics"]
 
-    def _start(self, name: str, command: Sequence[str], cpus: frozenset[int]) -> Child:
+    def _start(self, name: str, command: Sequence[str], cpus: frozenset[int], repository: str = "") -> Child:
         ready_file = self._ready_file(name)
         ready_file.unlink(missing_ok=True)
         common = [
             f"--cluster={self.cluster}",
             f"--etcd={self.etcd_endpoint}",
-            f"--repository={self.repository}",
+            f"--repository={repository or self.repository}",
             f"--ready-file={ready_file}",
         ]
         return self.children.start(name, [sys.executable, "-m", *command, *common], environ=fast_allocator(), cpus=cpus)

@@ -16,6 +16,7 @@ from admin import changes
 from admin.arguments import add_cluster, add_output, byte_size
 from admin.change_text import operation_json, operation_text, plan_json, plan_text, status_json, status_text
 from admin.progress import say
+from admin.staging_text import staging_line
 from placement.change_plan import ChangePlan, Move, Request
 from placement.document import Placement
 from placement.found import Found, Reader
@@ -208,6 +209,8 @@ async def _watch(options: argparse.Namespace, store: Store, keys: Keys) -> None:
                     break
                 content = status_json(found)
                 text = f"{content['state']}: {content['next']}"
+                if content["staging"]["done_bytes"] < content["staging"]["total_bytes"]:
+                    text += f"; staged {staging_line(content['staging'])}"
                 if text != said:
                     said = text
                     say(text)

@@ -74,6 +74,24 @@ class ServerRecord(Record):
 
 
 @dataclass(frozen=True, slots=True)
+class StagingRecord(Record):
+    """How far a server is with fetching the blobs that it lacked when it last lacked some; all 0 before that.
+
+    Attributes:
+        done_bytes, total_bytes: of those blobs; equal when nothing is missing any more.
+        bytes_per_s: how fast they come, or came last.
+        limit_bytes_per_s: how fast they may come; 0: as fast as it goes.
+        problem: the newest thing that went wrong with a source of blobs, such as a peer with a damaged one; for people.
+    """
+
+    done_bytes: int = 0
+    total_bytes: int = 0
+    bytes_per_s: int = 0
+    limit_bytes_per_s: int = 0
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class MemberRecord(Record):
     """What a running server says of itself.
 
@@ -88,6 +106,7 @@ class MemberRecord(Record):
         error: why it cannot hold what the placements give it; empty while it can.
         released: model → version, in the store, of the newest operation record that told it to drop something and
             that it has obeyed.
+        staging: how far it is with fetching blobs.
     """
 
     instance: str
@@ -100,6 +119,7 @@ class MemberRecord(Record):
     epochs: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     error: str = ""
     released: Mapping[str, int] = _no_epochs()
+    staging: StagingRecord = field(default_factory=StagingRecord, metadata=ADDED_LATER)
 
 
 @dataclass(frozen=True, slots=True)

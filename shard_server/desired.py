@@ -64,16 +64,27 @@ def desired_packages(
         server_id: this server.
         manifest_of: returns the manifest of (model, version, digest); its errors pass through.
     """
-    desired: dict[PackageKey, DesiredPackage] = {}
+    parts = []
     for placement in placements:
         for version in placement.versions:
             key = PackageKey(placement.model, version.version, version.digest)
             manifest = manifest_of(key.model, key.version, key.digest)
             owned = owned_buckets(manifest, placement, server_id)
-            if key in desired:
-                owned = tuple(a | b for a, b in zip(desired[key].buckets, owned, strict=True))
             if any(owned):
-                desired[key] = DesiredPackage(manifest, owned)
+                parts.append({key: DesiredPackage(manifest, owned)})
+    return merged(parts)
+
+
+def merged(parts: Iterable[Mapping[PackageKey, DesiredPackage]]) -> Mapping[PackageKey, DesiredPackage]:
+    """Return what all of `parts` ask for together."""
+    desired: dict[PackageKey, DesiredPackage] = {}
+    for part in parts:
+        for key, package in part.items():
+            if key in desired:
+                both = tuple(a | b for a, b in zip(desired[key].buckets, package.buckets, strict=True))
+                desired[key] = DesiredPackage(package.manifest, both)
+            else:
+                desired[key] = package
     return desired
 
 

@@ -10,6 +10,8 @@ import logging
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
 
 from cpp_ext import _rpc
 from shard_server.desired import DesiredPackage, PackageKey
@@ -23,20 +25,46 @@ _log = logging.getLogger("shard_server.holdings")
 _VERIFY_THREADS = 4
 
 
+class Files(Protocol):
+    """Where manifests and blobs are read from."""
+
+    def read_manifest(self, model: str, version: int) -> Manifest:
+        """Return the manifest of a package; see `Repository.read_manifest`."""
+
+    def blob_file(self, digest: str, size_bytes: int) -> Path:
+        """Return the file of a blob, as far verified as it is to be before it serves; see `Repository.verify_blob`."""
+
+
+@dataclass(frozen=True)
+class MountedFiles:
+    """A repository whose files are mapped where they are; `verify_content`: check SHA-256, not only sizes."""
+
+    repository: Repository
+    verify_content: bool
+
+    def read_manifest(self, model: str, version: int) -> Manifest:
+        """See `Files.read_manifest`."""
+        return self.repository.read_manifest(model, version)
+
+    def blob_file(self, digest: str, size_bytes: int) -> Path:
+        """See `Files.blob_file`."""
+        if self.verify_content:
+            return self.repository.verify_blob(digest, size_bytes)
+        return self.repository.blob_path(digest)
+
+
 @dataclass
 class Holdings:
     """The blobs of one server.
 
     Args:
-        repository: where packages and blobs are.
+        files: where packages and blobs are.
         store: the native table store that answers lookups.
-        verify_content: check SHA-256, not only sizes, before a blob serves.
         populate: read blobs into memory when they are mapped.
     """
 
-    repository: Repository
+    files: Files
     store: _rpc.TableStore
-    verify_content: bool = True
     populate: bool = False
     _blobs: dict[str, _rpc.Blob] = field(default_factory=dict)
     _manifests: dict[str, Manifest] = field(default_factory=dict)
@@ -46,6 +74,11 @@ class Holdings:
     def bytes_mapped(self) -> int:
         """Bytes of all blobs that are mapped, each once."""
         return sum(blob.size_bytes for blob in self._blobs.values())
+
+    def path_of(self, digest: str) -> Path | None:
+        """Return the file of a blob that is mapped, or None. On any thread."""
+        blob = self._blobs.get(digest)
+        return Path(blob.path) if blob is not None else None
 
     @property
     def packages(self) -> Mapping[PackageKey, DesiredPackage]:
@@ -60,7 +93,7 @@ class Holdings:
             DataLossError: it is damaged, or another one than `digest` names.
         """
         if digest not in self._manifests:
-            manifest = self.repository.read_manifest(model, version)
+            manifest = self.files.read_manifest(model, version)
             if manifest.digest != digest:
                 raise DataLossError(
                     f"manifest of model {model} version {version}: has digest {manifest.digest}, "
@@ -104,10 +137,7 @@ class Holdings:
             return list(pool.map(self._map, sizes.keys(), sizes.values()))
 
     def _map(self, digest: str, size_bytes: int) -> _rpc.Blob:
-        if self.verify_content:
-            path = self.repository.verify_blob(digest, size_bytes)
-        else:
-            path = self.repository.blob_path(digest)
+        path = self.files.blob_file(digest, size_bytes)
         return _rpc.Blob.map(str(path), size_bytes, populate=self.populate)
 
 

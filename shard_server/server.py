@@ -7,6 +7,7 @@ import logging
 import textwrap
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
@@ -18,20 +19,28 @@ from placement.membership import Registration
 from placement.reconcile import Reconciler
 from placement.records import MemberRecord, MemberState, Placement
 from placement.store import Store
+from placement.tasks import end
 from placement.view import ClusterSnapshot, ClusterView
-from shard_server.desired import DesiredPackage, PackageKey, check_room, desired_packages, released
-from shard_server.holdings import Holdings
+from shard_server.desired import DesiredPackage, PackageKey, released
+from shard_server.holder import Holder, MountedHolder
+from shard_server.holdings import Holdings, MountedFiles
 from shard_server.memory import machine_memory_bytes
 from shard_server.settings import ShardServerSettings
-from tessera.errors import TesseraError
+from shard_server.staged_holder import open_staged_holder
+from shard_server.staging.peers import READ_BLOB
+from shard_server.staging.rate_limit import RateLimit
+from shard_server.staging.service import CHUNK_BYTES, BlobService
 from tessera.process_settings import with_port
 from tessera.repository import Repository
-from tessera.settings import format_bytes
 
 _log = logging.getLogger("shard_server.server")
 
 
 MAX_ERROR_CHARS = 500
+
+PROGRESS_S = 2.0
+"""How often progress of staging is told; less often where so many servers tell theirs that etcd would feel it."""
+_PROGRESS_S_PER_MEMBER = 0.02
 
 
 class ShardServer:
@@ -44,19 +53,39 @@ class ShardServer:
         self._tables = _rpc.TableStore()
         self._server = make_server(settings.listen, settings)
         self._server.serve_tables(self._tables)
-        self._holdings = Holdings(
-            Repository(settings.repository),
-            self._tables,
-            verify_content=settings.verify_blobs == "content",
-            populate=settings.populate,
+        limit_bytes = settings.memory_limit_bytes or machine_memory_bytes()
+        self._capacity_bytes: int = settings.capacity_bytes or limit_bytes * 3 // 4
+        if settings.blob_dir_bytes:
+            self._capacity_bytes = min(self._capacity_bytes, settings.blob_dir_bytes)
+        self._holder = self._make_holder()
+        blobs = BlobService(
+            self._holder.path_of,
+            RateLimit(settings.staging_bytes_per_s),
+            min(CHUNK_BYTES, settings.max_message_bytes),
         )
+        self._server.serve_python(READ_BLOB, blobs.read, own_thread=True)
         self._store = store
         self._view = ClusterView(store, self._keys)
         self._registration: Registration | None = None
         self._reconciler: Reconciler | None = None
-        self._capacity_bytes = 0
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._teller: asyncio.Task[None] | None = None
         self._released: dict[str, int] = {}
         self.address = ""
+
+    def _make_holder(self) -> Holder:
+        settings = self._settings
+        if settings.blob_dir:
+            return open_staged_holder(settings, self._tables, self._capacity_bytes, self._again)
+        files = MountedFiles(Repository(settings.repository), settings.verify_blobs == "content")
+        holdings = Holdings(files, self._tables, populate=settings.populate)
+        return MountedHolder(settings.server_id, holdings, self._capacity_bytes)
+
+    def _again(self) -> None:
+        """Look at the newest snapshot once more; on any thread."""
+        if self._loop is not None and self._reconciler is not None:
+            with suppress(RuntimeError):  # the loop is closed: nothing is held any more
+                self._loop.call_soon_threadsafe(self._reconciler.again)
 
     async def start(self) -> None:
         """Bind, register, and begin to hold what the placements give this server; waits for a store that is silent.
@@ -68,23 +97,23 @@ class ShardServer:
         settings = self._settings
         port = self._server.start()
         self.address = settings.advertise or with_port(settings.listen, port)
-        limit_bytes = settings.memory_limit_bytes or machine_memory_bytes()
+        self._loop = asyncio.get_running_loop()
         record = MemberRecord(
             instance=str(uuid.uuid4()),
             address=self.address,
             build=version("tessera-serving"),
             state=MemberState.STARTING,
             domain=settings.domain or settings.server_id,
-            capacity_bytes=settings.capacity_bytes or limit_bytes * 3 // 4,
+            capacity_bytes=self._capacity_bytes,
             bytes_used=0,
         )
-        self._capacity_bytes = record.capacity_bytes
         self._registration = Registration(self._store, self._keys.member(settings.server_id), record)
         # Without the store nobody could know what this server is to hold.
         await self._registration.start_when_reachable()
         self._view.start()
         self._reconciler = Reconciler(self._view, self._apply, on_failure=self._tell)
         self._reconciler.start()
+        self._teller = asyncio.create_task(self._tell_progress(), name="shard_server.progress")
         _log.info("server %s: listening on %s", settings.server_id, self.address)
 
     async def _apply(self, snapshot: ClusterSnapshot) -> bool:
@@ -98,29 +127,41 @@ class ShardServer:
                 self._tables.set_placement(
                     model=view.placement.model, epoch=view.placement.epoch, document=view.placement.to_bytes()
                 )
-        await asyncio.to_thread(self._hold, snapshot)
+        held = await asyncio.to_thread(self._holder.hold, snapshot)
         assert self._registration is not None
         complete = True
         for view in snapshot.models.values():
             for target in view.staged:
-                if self._settings.server_id in target.servers:
-                    held_bytes = _bytes_of(self._holdings.packages, target)
+                if self._settings.server_id in target.servers and held.has(target):
+                    held_bytes = _bytes_of(self._holder.holdings.packages, target)
                     complete &= await self._registration.report_ready(
                         self._keys, target, view.operation_version, held_bytes
                     )
+        assert isinstance(self._registration.record, MemberRecord)
+        before = self._registration.record
+        whole = {name: view for name, view in snapshot.models.items() if held.has_current(view)}
+        self._released |= {name: version for name, version in released(snapshot).items() if name in whole}
+        epochs = {name: epoch for name, epoch in before.epochs.items() if name in snapshot.models}
         await self._update_record(
-            state=MemberState.SERVING,
-            bytes_used=self._holdings.bytes_mapped,
-            epochs={name: view.placement.epoch for name, view in snapshot.models.items() if view.placement is not None},
-            error="",
-            released=self._released | released(snapshot),
+            # Until everything is there for the first time, nobody counts on this server.
+            state=MemberState.SERVING if whole.keys() == snapshot.models.keys() else before.state,
+            bytes_used=self._holder.holdings.bytes_mapped,
+            epochs=epochs | {name: view.placement.epoch for name, view in whole.items() if view.placement is not None},
+            error=_short(held.problem),
+            released=dict(self._released),
+            staging=self._holder.progress(),
         )
-        self._released |= released(snapshot)
         return complete
 
     async def _tell(self, problem: str) -> None:
         """Put `problem` into this server's record, where whoever waits for this server reads it."""
-        await self._update_record(error=textwrap.shorten(problem, MAX_ERROR_CHARS, placeholder=" …"))
+        await self._update_record(error=_short(problem))
+
+    async def _tell_progress(self) -> None:
+        """Put into this server's record, now and then, how far it is with fetching blobs."""
+        while True:
+            await asyncio.sleep(max(PROGRESS_S, _PROGRESS_S_PER_MEMBER * len(self._view.snapshot.members)))
+            await self._update_record(staging=self._holder.progress())
 
     async def _update_record(self, **changes: Any) -> None:
         """Write the member record with `changes`, if they change it."""
@@ -130,40 +171,26 @@ class ShardServer:
         if record != self._registration.record:
             await self._registration.update(record)
 
-    def _hold(self, snapshot: ClusterSnapshot) -> None:
-        """Read the manifests and blobs that `snapshot` asks for; runs on a helper thread.
-
-        What cannot be staged for a target does not keep what is current from being held.
-        """
-        views = snapshot.models.values()
-        try:
-            self._hold_placements([placement for view in views for placement in view.held])
-        except TesseraError:
-            if any(view.staged for view in views):
-                self._hold_placements([p for view in views for p in view.held if p not in view.staged])
-            raise
-
-    def _hold_placements(self, placements: list[Placement]) -> None:
-        desired = desired_packages(placements, self._settings.server_id, self._holdings.manifest)
-        if desired == self._holdings.packages:
-            return
-        check_room(desired, self._holdings.packages, self._capacity_bytes)
-        self._holdings.apply(desired)
-        _log.info("holding %s", format_bytes(self._holdings.bytes_mapped))
-
     async def drain(self) -> None:
         """Refuse new lookups, let those in progress end within `drain_timeout_s`, leave the cluster, stop."""
+        if self._teller is not None:
+            await end(self._teller)
         if self._reconciler is not None:
             await self._reconciler.stop()
         self._tables.set_draining(True)
         if self._registration is not None:
             await self._update_record(state=MemberState.DRAINING)
         await self._view.stop()
+        await asyncio.to_thread(self._holder.stop)
         if not await asyncio.to_thread(self._server.drain, self._settings.drain_timeout_s):
             _log.warning("lookups were cut off after --drain-timeout-s=%g", self._settings.drain_timeout_s)
         if self._registration is not None:
             await self._registration.stop()
         await asyncio.to_thread(self._server.stop)
+
+
+def _short(problem: str) -> str:
+    return textwrap.shorten(problem, MAX_ERROR_CHARS, placeholder=" …")
 
 
 def _bytes_of(packages: Mapping[PackageKey, DesiredPackage], placement: Placement) -> int:

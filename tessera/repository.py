@@ -15,6 +15,7 @@ import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 from tessera.errors import DataLossError, InvalidArgumentError, NotFoundError, PermissionDeniedError, TesseraError
 from tessera.manifest import MAX_MANIFEST_BYTES, Manifest
@@ -75,15 +76,23 @@ class Repository:
                 data = file.read(MAX_MANIFEST_BYTES + 1)
         except (FileNotFoundError, NotADirectoryError) as error:
             raise NotFoundError(f"model {model!r} version {version}: no package in {self.root}") from error
+        return parse_manifest(data, model, version, str(path))
+
+    def open_blob(self, digest: str) -> BinaryIO:
+        """Open a blob for reading; nothing is verified.
+
+        Raises:
+            NotFoundError: it is not there.
+            PermissionDeniedError: it lies outside the root, or may not be read.
+        """
+        path = self.blob_path(digest)
+        self._check_inside(path)
         try:
-            manifest = Manifest.from_bytes(data)
-        except TesseraError as error:
-            raise DataLossError(f"{path}: {error.message}") from error
-        if (manifest.model, manifest.version) != (model, version):
-            raise DataLossError(
-                f"{path}: is of model {manifest.model!r} version {manifest.version}, expected {model!r} {version}"
-            )
-        return manifest
+            return path.open("rb", buffering=0)
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+            raise NotFoundError(f"{path}: no such file") from error
+        except PermissionError as error:
+            raise PermissionDeniedError(f"{path}: {error.strerror}") from error
 
     def verify_blob(self, digest: str, size_bytes: int) -> Path:
         """Read a blob through and return its file. Costs one read of the file and constant memory.
@@ -135,6 +144,23 @@ class Repository:
         except (FileNotFoundError, NotADirectoryError):
             return []
         return [name for name in names if _accepts(check, name)]
+
+
+def parse_manifest(data: bytes, model: str, version: int, place: str) -> Manifest:
+    """Return the manifest that `data`, found at `place`, holds.
+
+    Raises:
+        DataLossError: it is damaged, or is the manifest of another model or version; names `place`.
+    """
+    try:
+        manifest = Manifest.from_bytes(data)
+    except TesseraError as error:
+        raise DataLossError(f"{place}: {error.message}") from error
+    if (manifest.model, manifest.version) != (model, version):
+        raise DataLossError(
+            f"{place}: is of model {manifest.model!r} version {manifest.version}, expected {model!r} {version}"
+        )
+    return manifest
 
 
 def _check_version_name(name: str) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 from router.lifecycle.actions import Load
 from router.load_statistics import LoadRecorder
 from router.platforms.base import LoadOptions, Platform
+from tessera import priority
 from tessera.errors import Code, TesseraError
 
 if TYPE_CHECKING:
@@ -25,8 +25,7 @@ _log = logging.getLogger("router.lifecycle")
 
 T = TypeVar("T")
 
-LOADER_NICE = 19
-"""A loader's thread gets a hundredth of a core that serving threads want, and all of one that they leave idle."""
+LOADER_NICE = priority.LOWEST_NICE
 
 
 class WarmUp(Protocol):
@@ -91,10 +90,7 @@ def _recorded(record: Callable[[Code, float], None]) -> Iterator[None]:
 
 def lower_priority() -> None:
     """Let the calling thread, and those that it starts, run only when no other wants to."""
-    try:
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOADER_NICE)
-    except OSError as error:
-        _log.warning("loading at normal priority: %s", error.strerror)
+    priority.lower_priority("loading", LOADER_NICE)
 
 
 def on_thread(function: Callable[[], T], name: str) -> asyncio.Future[T]:

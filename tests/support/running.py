@@ -40,7 +40,7 @@ def run_cluster(
         shards=shards,
         router_listen="127.0.0.1:0",
         router_arguments=("--pollers=1", "--drain-timeout-s=5", *settings.pop("router_arguments", ())),
-        server_arguments=("--pollers=1", "--drain-timeout-s=5"),
+        server_arguments=("--pollers=1", "--drain-timeout-s=5", *settings.pop("server_arguments", ())),
         **settings,
     )
     try:

@@ -41,7 +41,7 @@ RECORDS: list[Record] = [
 ]
 
 ADDED_LATER: dict[type[Record], set[str]] = {
-    MemberRecord: {"released"},
+    MemberRecord: {"released", "staging"},
     RouterRecord: {"prepared"},
     OperationRecord: {"base_digest", "later_digests", "origin_epoch", "lost", "routers", "command"},
 }

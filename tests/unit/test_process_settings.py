@@ -76,6 +76,15 @@ def test_a_router_refuses(argv: list[str], says: str) -> None:
         ([*_SERVER, "--memory-limit-bytes=40MiB"], "--memory-limit-bytes: got 40.0 MiB, expected 0 or at least 320.0"),
         ([*_SERVER, "--etcd-cert=c", "--etcd-key=k"], "--etcd-ca must be given with --etcd-cert"),
         ([*_SERVER, "--etcd-key=k", "--etcd-ca=a"], "--etcd-cert must be given with --etcd-key"),
+        ([*_SERVER, "--blob-dir-bytes=1GiB"], "--blob-dir must be given with --blob-dir-bytes"),
+        ([*_SERVER, "--repository=s3://b/m"], "--blob-dir must be given with --repository s3://b/m: only files are"),
+        (
+            [*_SERVER, "--staging-bytes-per-s=1KiB"],
+            "--staging-bytes-per-s: got 1.0 KiB, expected 0 or at least 1.0 MiB",
+        ),
+        ([*_SERVER, "--staging-parallel=0"], "--staging-parallel: got '0', expected at least 1"),
+        ([*_SERVER, "--peer-tls-cert=c", "--peer-tls-key=k"], "--peer-tls-ca must be given with --peer-tls-cert"),
+        ([*_SERVER, "--peer-tls-ca=a", "--peer-tls-key=k"], "--peer-tls-cert must be given with --peer-tls-key"),
         ([*_SERVER, "--verify-blobs=no"], "--verify-blobs: got 'no', expected one of content, size"),
     ],
 )
@@ -124,7 +133,7 @@ def test_every_setting_says_what_it_means(settings: type) -> None:
     for field in fields(settings):
         help_text = field.metadata["help"]
         assert len(help_text) > 15, field.name
-        if field.name.endswith("_s"):
+        if field.name.endswith("_s") and not field.name.endswith("_per_s"):
             assert "seconds" in help_text, field.name
 
 

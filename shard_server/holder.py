@@ -1,0 +1,112 @@
+"""Holds what the placements give a server: everything at once from a mounted repository, or what is staged so far.
+
+Both run on a helper thread, one snapshot at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from placement.records import Placement, StagingRecord
+from placement.snapshot import ClusterSnapshot, ModelView
+from shard_server.desired import check_room, desired_packages
+from shard_server.holdings import Holdings
+from tessera.errors import TesseraError
+
+
+@dataclass(frozen=True)
+class Held:
+    """What came of it.
+
+    Attributes:
+        lacking: digests of the placements of which something is still missing; what is there of them does not serve.
+        problem: why it cannot be had now; empty while it is on its way.
+    """
+
+    lacking: frozenset[str] = frozenset()
+    problem: str = ""
+
+    def has(self, placement: Placement) -> bool:
+        """Whether everything of `placement` that is this server's is held."""
+        return placement.digest not in self.lacking
+
+    def has_current(self, view: ModelView) -> bool:
+        """Whether everything is held that requests may use, whatever is being prepared beside it."""
+        return all(self.has(placement) for placement in view.held if placement not in view.staged)
+
+
+class Holder(Protocol):
+    """Used on one thread at a time, but for `path_of` and `progress`, which may be called on any."""
+
+    @property
+    def holdings(self) -> Holdings:
+        """What serves."""
+
+    def hold(self, snapshot: ClusterSnapshot) -> Held:
+        """Hold what `snapshot` asks for, as far as it is there; what cannot be staged does not harm what is current.
+
+        Raises:
+            TesseraError: it cannot be read, verified or mapped, or there is no room for it; what was held still serves.
+        """
+
+    def path_of(self, digest: str) -> Path | None:
+        """Return the file of a blob that other servers may have, or None."""
+
+    def progress(self) -> StagingRecord:
+        """Return how far fetching is."""
+
+    def stop(self) -> None:
+        """End what runs in the background; what is held goes on to serve. Blocks for as long as that takes."""
+
+
+def current_and_staged(snapshot: ClusterSnapshot) -> tuple[list[Placement], list[Placement]]:
+    """Return the placements that requests may use, and those that are being prepared."""
+    views = snapshot.models.values()
+    staged = [placement for view in views for placement in view.staged]
+    return [placement for view in views for placement in view.held if placement not in view.staged], staged
+
+
+class MountedHolder:
+    """Maps blobs where the repository has them: either all of them are there, or nothing changes."""
+
+    def __init__(self, server_id: str, holdings: Holdings, capacity_bytes: int) -> None:
+        """Hold at most `capacity_bytes` as the server `server_id`."""
+        self.holdings = holdings
+        self._server_id, self._capacity_bytes = server_id, capacity_bytes
+        self._done: list[str] | None = None
+
+    def hold(self, snapshot: ClusterSnapshot) -> Held:
+        """See `Holder.hold`."""
+        current, staged = current_and_staged(snapshot)
+        try:
+            self._hold([*current, *staged])
+        except TesseraError:
+            if staged:
+                self._hold(current)
+            raise
+        return Held()
+
+    def _hold(self, placements: Sequence[Placement]) -> None:
+        asked = [placement.digest for placement in placements]
+        if asked == self._done:
+            return
+        self._done = None
+        desired = desired_packages(placements, self._server_id, self.holdings.manifest)
+        if desired != self.holdings.packages:
+            check_room(desired, self.holdings.packages, self._capacity_bytes)
+            self.holdings.apply(desired)
+        self._done = asked
+
+    def path_of(self, digest: str) -> Path | None:
+        """See `Holder.path_of`."""
+        return self.holdings.path_of(digest)
+
+    def progress(self) -> StagingRecord:
+        """See `Holder.progress`: nothing is fetched."""
+        return StagingRecord()
+
+    def stop(self) -> None:
+        """See `Holder.stop`: nothing runs."""
