@@ -8,7 +8,17 @@ import subprocess
 import time
 from collections.abc import Callable
 
-from bench import batching, batching_cases, batching_sharded, load_interference, models, rest, servers
+from bench import (
+    batching,
+    batching_cases,
+    batching_sharded,
+    load_interference,
+    models,
+    planning,
+    resharding,
+    rest,
+    servers,
+)
 from bench.context import Context, say
 from bench.load import Point, Target, interleaved, median
 from bench.report import CONCURRENCIES, Row
@@ -163,6 +173,8 @@ CASES: dict[str, Callable[[Context], list[Row]]] = {
     "recommender": recommender,
     "latency": latency,
     **load_interference.CASES,
+    **resharding.CASES,
+    **planning.CASES,
     **rest.CASES,
     **batching.CASES,
     **batching_cases.CASES,

@@ -133,14 +133,14 @@ def _measure(context: Context, target: Target, loads: _Loads) -> tuple[np.ndarra
         watching = threading.Thread(target=_watch, args=(loads.address, stop))  # as the loads do, which costs time too
         watching.start()
         try:
-            quiet.append(_constant_rate(target, context.durations.run_s * _LOADS_A_ROUND)[:, 1])
+            quiet.append(constant_rate(target, context.durations.run_s * _LOADS_A_ROUND)[:, 1])
         finally:
             stop.set()
             watching.join()
         loads.windows, before = [], loads.windows
         duration_s = max(4.0, context.durations.run_s * 2) * _LOADS_A_ROUND
         with ThreadPoolExecutor(1) as pool:
-            sending = pool.submit(_constant_rate, target, duration_s)
+            sending = pool.submit(constant_rate, target, duration_s)
             while not sending.done():
                 loads.once()
             log = sending.result()
@@ -155,7 +155,7 @@ def _within(log: np.ndarray, window: tuple[float, float]) -> np.ndarray:
     return latencies
 
 
-def _constant_rate(target: Target, duration_s: float) -> np.ndarray:
+def constant_rate(target: Target, duration_s: float, per_connection: int = RATE_PER_CONNECTION) -> np.ndarray:
     """Send at the constant rate; return (start in µs since 1970, latency in µs) of every request, int64 [requests, 2].
 
     Raises:
@@ -166,7 +166,7 @@ def _constant_rate(target: Target, duration_s: float) -> np.ndarray:
         body.write_bytes(frame(target.request))
         command: Sequence[str] = [
             *("taskset", "-c", str(LOAD_CPU), "h2load", "--threads=1", f"--duration={round(duration_s * 1000)}ms"),
-            *(f"--clients={CONNECTIONS}", f"--max-concurrent-streams={_STREAMS}", f"--rps={RATE_PER_CONNECTION}"),
+            *(f"--clients={CONNECTIONS}", f"--max-concurrent-streams={_STREAMS}", f"--rps={per_connection}"),
             *(
                 f"--data={body}",
                 f"--log-file={log}",
@@ -178,7 +178,7 @@ def _constant_rate(target: Target, duration_s: float) -> np.ndarray:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=duration_s + 60)
         summary = parse_summary(done.stdout + done.stderr)
         check_summary(summary, target.response_bytes + len(frame(b"")), CONNECTIONS * _STREAMS)
-        expected = CONNECTIONS * RATE_PER_CONNECTION * duration_s
+        expected = CONNECTIONS * per_connection * duration_s
         if summary.requests < 0.95 * expected:
             raise InternalError(
                 f"h2load: got {summary.requests} requests, expected {expected:.0f}: the rate is too high"
