@@ -11,8 +11,9 @@ import asyncio
 import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from placement.audit import audit_put
 from placement.change_steps import (
     Commit,
     Finished,
@@ -28,9 +29,10 @@ from placement.found import Found, Reader
 from placement.keys import Keys
 from placement.lock import LOCK_TTL_S, Lock
 from placement.membership import LEASE_TTL_S
-from placement.records import AuditRecord, CurrentRecord, OperationRecord, OperationState, Placement
+from placement.records import AuditRecord, OperationRecord, OperationState, Placement, TrafficRecord
 from placement.store import ABSENT, MAX_OPERATIONS, Compare, Delete, Put, Store
 from placement.tidy import tidy
+from placement.traffic import after_commit
 from tessera.clock import Clock, SystemClock
 from tessera.errors import AbortedError, DeadlineExceededError, FailedPreconditionError, UnavailableError
 
@@ -55,6 +57,8 @@ class Change:
         kind: "reshard" or "rollout".
         command: what was asked for, in words, for people.
         lost: servers of the present placement that are gone for good.
+        traffic: how requests are divided once other versions are current.
+        id: of the operation; empty for a new one.
     """
 
     found: Found
@@ -62,6 +66,8 @@ class Change:
     kind: str
     command: str
     lost: tuple[str, ...] = ()
+    traffic: TrafficRecord = field(default_factory=TrafficRecord)
+    id: str = ""
 
 
 class ChangeDriver:
@@ -200,11 +206,12 @@ class ChangeDriver:
         found, (target, *later) = change.found, change.targets
         base = found.current_placement
         assert base is not None
+        assert found.current is not None
         for placement in change.targets:
             key = self._keys.placement(self._model, placement.epoch)
             await self._store.transact([lock.compare, Compare(key, version=ABSENT)], [Put(key, placement.to_bytes())])
         operation = OperationRecord(
-            id=uuid.uuid4().hex,
+            id=change.id or uuid.uuid4().hex,
             kind=change.kind,
             state=OperationState.PLANNED,
             base_epoch=base.epoch,
@@ -217,6 +224,9 @@ class ChangeDriver:
             lost=change.lost,
             routers=tuple(sorted({*found.routers, *found.known_routers})),
             command=change.command,
+            traffic=change.traffic,
+            origin_versions=found.current.versions,
+            origin_traffic=found.current.traffic,
         )
         compares = [
             *self._compares(lock, found),
@@ -233,9 +243,7 @@ class ChangeDriver:
         changed = after(operation, step, self._owner)
         if isinstance(step, Commit):
             placement = step.placement
-            current = CurrentRecord(
-                found.generation, placement.epoch, placement.digest, operation.id, placement.versions
-            )
+            current = after_commit(found, operation, placement)
             compares += [Compare(keys.current(self._model), version=found.current_version)]
             compares += [Compare(entry.key, created=entry.created) for entry in step.ready]
             compares += [Compare(keys.member(server), created=created) for server, created in step.owners]
@@ -253,8 +261,8 @@ class ChangeDriver:
         self._say(f"{changed.state.value}: epoch {changed.base_epoch} -> {changed.target_epoch}")
 
     def _audit(self, operation: OperationRecord, result: str) -> Put:
-        record = AuditRecord(operation.id, self._owner, operation.command, result)
-        return Put(self._keys.audit(int(self._clock.wall_s() * 1000), operation.id), record.to_bytes())
+        record = AuditRecord(operation.id, self._owner, operation.command, result, self._model)
+        return audit_put(self._keys, self._clock, record)
 
     def _compares(self, lock: Lock, found: Found) -> list[Compare]:
         return [lock.compare, Compare(self._keys.operation(self._model), version=found.operation_version)]

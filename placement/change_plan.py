@@ -9,7 +9,8 @@ from placement.change import Change
 from placement.change_report import Check, ServerChange, Sizes, checks, describe_servers, limits_of, moved_bytes, owners
 from placement.found import Found
 from placement.plan import PlanServer, plan_placement
-from placement.records import PackageRef, Placement, ServerState
+from placement.records import PackageRef, Placement, ServerState, TrafficRecord
+from placement.traffic import check_traffic, without_gone
 from placement.waves import split
 from tessera.errors import FailedPreconditionError, InvalidArgumentError, NotFoundError
 
@@ -35,6 +36,7 @@ class Request:
         rebalance: even out bytes among the servers that are there.
         back_to: the placement to go back to, under a new epoch; cannot be combined with the others.
         wave_bytes: how much one wave may move; None: all that fits.
+        traffic: how requests are divided from then on; None: as now, without the versions that leave.
     """
 
     add: tuple[str, ...] = ()
@@ -45,6 +47,7 @@ class Request:
     rebalance: bool = False
     back_to: Placement | None = None
     wave_bytes: int | None = None
+    traffic: TrafficRecord | None = None
 
 
 @dataclass(frozen=True)
@@ -126,7 +129,7 @@ def plan_change(found: Found, request: Request, sizes: Sizes, *, kind: str, comm
     if replace(target, epoch=current.epoch) == current:
         targets = ()
     lost = tuple(server for server in request.remove if server not in found.members)
-    change = Change(found, targets, kind, command, lost) if targets else None
+    change = Change(found, targets, kind, command, lost, _traffic(found, request, target)) if targets else None
     before, after = owners(current), owners(target)
     return ChangePlan(
         change=change,
@@ -157,6 +160,14 @@ def _check(found: Found, current: Placement, request: Request) -> None:
     for move in request.moves:
         if wrong := [slot for slot in move.slots if not 0 <= slot < current.slots]:
             raise InvalidArgumentError(f"--move: got slot {wrong[0]}, expected 0 to {current.slots - 1}")
+
+
+def _traffic(found: Found, request: Request, target: Placement) -> TrafficRecord:
+    if request.traffic is not None:
+        check_traffic(request.traffic, target.versions)
+        return request.traffic
+    assert found.current is not None
+    return without_gone(found.current.traffic, target.versions)
 
 
 def _servers(found: Found, current: Placement, request: Request, limits: Mapping[str, int]) -> list[PlanServer]:

@@ -48,6 +48,8 @@ class DiskCache:
         for model, view in snapshot.models.items():
             if view.placement is not None:
                 wanted += [self._keys.current(model), self._keys.placement(model, view.placement.epoch)]
+            elif view.current is not None:
+                wanted.append(self._keys.current(model))
         # Of a model that is pinned to an older pointer than the store's, the older one is no longer among the entries:
         # it is written from what is applied.
         entries = {key: snapshot.entries[key] for key in wanted if key in snapshot.entries}

@@ -15,6 +15,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from placement.audit import audit_put
 from placement.found import Found, Reader, plan_servers
 from placement.keys import Keys
 from placement.lock import LOCK_TTL_S, Lock
@@ -206,7 +207,7 @@ class _Driver:
         document_key = self._keys.placement(self._model, epoch)
         compares = [
             *self._compares(lock, found),
-            Compare(self._keys.current(self._model), version=ABSENT),
+            Compare(self._keys.current(self._model), version=found.current_version),
             Compare(document_key, version=ABSENT),
         ]
         operation_key = self._keys.operation(self._model)
@@ -234,10 +235,12 @@ class _Driver:
             operation=operation.id,
             versions=placement.versions,
         )
-        audit = AuditRecord(operation.id, self._owner, f"load {self._model}", f"epoch {placement.epoch} is current")
+        audit = AuditRecord(
+            operation.id, self._owner, f"load {self._model}", f"epoch {placement.epoch} is current", self._model
+        )
         compares = [
             *self._compares(lock, found),
-            Compare(self._keys.current(self._model), version=ABSENT),
+            Compare(self._keys.current(self._model), version=found.current_version),
             *(Compare(entry.key, created=entry.created) for entry in step.ready),
         ]
         done = replace(operation, state=OperationState.DONE)
@@ -246,7 +249,7 @@ class _Driver:
             [
                 Put(self._keys.current(self._model), current.to_bytes()),
                 Put(self._keys.operation(self._model), done.to_bytes()),
-                Put(self._keys.audit(int(self._clock.wall_s() * 1000), operation.id), audit.to_bytes()),
+                audit_put(self._keys, self._clock, audit),
             ],
         )
         self._changed = True

@@ -62,16 +62,16 @@ def next_step(found: Found, versions: tuple[PackageRef, ...], *, fresh: bool) ->
         FailedPreconditionError: another placement is current; more servers than one commit can compare.
         DataLossError: the current pointer names a document that is missing or another one.
     """
-    if found.current is not None:
+    if found.current is not None and not found.current.unloaded:
         return _when_current(found, found.current, versions)
     operation, target = found.operation, found.target
     if operation is None or operation.state in (OperationState.ABORTED, OperationState.DONE):
-        # DONE without a pointer: the model was removed by hand. A new epoch starts over.
+        # DONE without a placement: the model was unloaded, or removed by hand. A new epoch starts over.
         return Begin()
     if operation.state is not OperationState.PREPARING or operation.kind != "load":
         raise FailedPreconditionError(
             f"model {found.model}: operation {operation.id} ({operation.kind}, {operation.state.value}) of "
-            f"{operation.owner} is under way, which this release cannot take over"
+            f"{operation.owner} is under way; `tessera reshard resume` ends it"
         )
     if target is None or target.digest != operation.target_digest:
         return Abort("its placement document is missing or is not the one that it names")

@@ -15,10 +15,14 @@ from typing import Any
 from placement.codec import ADDED_LATER, Record
 from placement.document import PackageRef as PackageRef
 from placement.document import Placement as Placement
+from tessera.errors import InvalidArgumentError
 
 SCHEMA_VERSION = 1
 FIRST_GENERATION = 1
 """Generation of a cluster without a `meta` record."""
+WHOLE = 10_000
+"""All of a model's traffic, in hundredths of a percent."""
+MAX_SHARES = 64
 
 
 def _no_epochs() -> Any:
@@ -138,13 +142,47 @@ class RouterRecord(Record):
 
 
 @dataclass(frozen=True, slots=True)
-class CurrentRecord(Record):
-    """The pointer that flips: which placement of a model is current.
+class TrafficRecord(Record):
+    """How requests are divided that name neither a version nor a label; without shares the largest version gets all.
 
     Attributes:
-        digest: of the placement document.
+        shares: label, or version in digits → hundredths of a percent, together `WHOLE`.
+        sticky_header: metadata key, in lower case, whose value decides where a client belongs; empty: its client_id,
+            else chance.
+
+    Raises:
+        InvalidArgumentError: shares that do not sum up, or too many; says so.
+    """
+
+    shares: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}), hash=False)  # operations are hashed
+    sticky_header: str = ""
+
+    def __post_init__(self) -> None:
+        shares = dict(self.shares)
+        if any(share <= 0 for share in shares.values()) or sum(shares.values()) not in ((WHOLE,) if shares else (0,)):
+            raise InvalidArgumentError(f"shares: got {shares}, expected more than 0 each and {WHOLE} together")
+        if len(shares) > MAX_SHARES:
+            raise InvalidArgumentError(f"shares: got {len(shares)}, expected at most {MAX_SHARES}")
+
+    def percent(self) -> dict[int | str, float]:
+        """Return version or label → its share in percent."""
+        return {int(name) if name.isdecimal() else name: share / 100 for name, share in self.shares.items()}
+
+
+def _no_traffic() -> Any:
+    return field(default_factory=TrafficRecord, metadata=ADDED_LATER)
+
+
+@dataclass(frozen=True, slots=True)
+class CurrentRecord(Record):
+    """The pointer that flips: which placement of a model is current, and how it is asked for.
+
+    Attributes:
+        digest: of the placement document; empty when the model was unloaded.
         operation: id of the operation that put it.
-        versions: a copy from the document, for people and for small readers.
+        versions: those of the document, none when the model was unloaded. Their labels count, not the document's:
+            labels change without a new placement.
+        traffic: how requests that name no version are divided.
     """
 
     generation: int
@@ -152,6 +190,12 @@ class CurrentRecord(Record):
     digest: str
     operation: str
     versions: tuple[PackageRef, ...]
+    traffic: TrafficRecord = _no_traffic()
+
+    @property
+    def unloaded(self) -> bool:
+        """It says that the model is no longer served, since this epoch."""
+        return not self.versions
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +205,7 @@ class OperationRecord(Record):
     A change that goes in waves is one record: each wave makes an epoch, and its base is what the wave before made.
 
     Attributes:
-        kind: "load" (a first placement), "reshard" or "rollout".
+        kind: "load" (a first placement), "reshard", "rollout" or "unload".
         base_epoch: the epoch that the present wave starts from; 0 for a model that has no placement.
         target_epoch: the epoch that the present wave makes.
         target_digest: of the target's document.
@@ -174,6 +218,8 @@ class OperationRecord(Record):
         routers: ids of the routers that might send requests when it began. One that is not heard of at the end is
             waited for for a while.
         command: what was asked for, in words.
+        traffic: what `CurrentRecord.traffic` becomes when other versions become current.
+        origin_versions, origin_traffic: what the pointer said before the first wave.
     """
 
     id: str
@@ -190,6 +236,9 @@ class OperationRecord(Record):
     lost: tuple[str, ...] = field(default=(), metadata=ADDED_LATER)
     routers: tuple[str, ...] = field(default=(), metadata=ADDED_LATER)
     command: str = field(default="", metadata=ADDED_LATER)
+    traffic: TrafficRecord = _no_traffic()
+    origin_versions: tuple[PackageRef, ...] = field(default=(), metadata=ADDED_LATER)
+    origin_traffic: TrafficRecord = _no_traffic()
 
     @property
     def active(self) -> bool:
@@ -215,9 +264,15 @@ class LockRecord(Record):
 
 @dataclass(frozen=True, slots=True)
 class AuditRecord(Record):
-    """One finished command, for people."""
+    """One thing that a command changed, for people.
+
+    Attributes:
+        operation: id of the operation, or of the command that is none.
+        model: what it changed; empty when that is no model.
+    """
 
     operation: str
     owner: str
     command: str
     result: str
+    model: str = field(default="", metadata=ADDED_LATER)

@@ -1,7 +1,6 @@
 """The cluster as one immutable value, and the pure reducer that makes the next one from changes.
 
-What the reducer refuses it keeps out of `models` and names in `problems`: a model goes on with the last placement
-that was right.
+What the reducer refuses it names in `problems`: a model goes on with the last placement that was right.
 """
 
 from __future__ import annotations
@@ -47,7 +46,8 @@ class ModelView:
     """One model.
 
     Attributes:
-        current: the pointer that is applied, and `placement` its document; both None before the first placement.
+        current: the pointer that is applied, and `placement` its document; None before the first one, and the document
+        of a model that was unloaded.
         operation: the change that is under way or was last, or None; `operation_version` its version in the store
         (0: none).
         target: the placement to be staged beside the current one: the operation's, while it is PREPARING or PREPARED.
@@ -63,6 +63,11 @@ class ModelView:
     target: Placement | None = None
     base: Placement | None = None
     ready: Mapping[tuple[int, str], ReadyRecord] = field(default_factory=lambda: MappingProxyType({}))
+
+    @property
+    def epoch(self) -> int:
+        """The newest epoch that is applied, also of an unload; 0 before the first."""
+        return self.placement.epoch if self.placement else self.current.epoch if self.current else 0
 
     @property
     def held(self) -> tuple[Placement, ...]:
@@ -206,9 +211,9 @@ def _model_view(
     if entry := entries.get(current_key):
         problems.pop(current_key, None)
         current = _decode(entry, CurrentRecord.from_bytes, problems)
-        if current is not None and current != old.current:
-            placement = _next_placement(keys, model, old, current, entries, problems)
-            if placement is not None:
+        if current is not None and current != old.current and _may_follow(current_key, old.current, current, problems):
+            placement = None if current.unloaded else _next_placement(keys, model, old, current, entries, problems)
+            if placement is not None or current.unloaded:
                 new = replace(new, current=current, placement=placement)
 
     operation, version = None, 0
@@ -235,6 +240,21 @@ def _model_view(
     )
 
 
+def _may_follow(key: str, old: CurrentRecord | None, new: CurrentRecord, problems: dict[str, str]) -> bool:
+    """Return whether a pointer may replace the `old` one; the reason why not is in `problems`."""
+    if old is None:
+        return True
+    had, given = (old.generation, old.epoch), (new.generation, new.epoch)
+    if given < had:
+        problems[key] = f"{key}: (generation, epoch) went back from {had} to {given}; ignored"
+    elif given == had and new.digest != old.digest:
+        problems[key] = (
+            f"{key}: (generation, epoch) {given} has digest {new.digest}, "
+            f"but {old.digest} is applied under the same numbers; ignored"
+        )
+    return given > had or (given == had and new.digest == old.digest)
+
+
 def _next_placement(
     keys: Keys,
     model: str,
@@ -243,19 +263,7 @@ def _next_placement(
     entries: Mapping[str, Entry],
     problems: dict[str, str],
 ) -> Placement | None:
-    """Return the document of `current` if it may replace the old one, else None with the reason in `problems`."""
-    key = keys.current(model)
-    if old.current is not None:
-        had, given = (old.current.generation, old.current.epoch), (current.generation, current.epoch)
-        if given < had:
-            problems[key] = f"{key}: (generation, epoch) went back from {had} to {given}; ignored"
-            return None
-        if given == had and current.digest != old.current.digest:
-            problems[key] = (
-                f"{key}: (generation, epoch) {given} has digest {current.digest}, "
-                f"but {old.current.digest} is applied under the same numbers; ignored"
-            )
-            return None
+    """Return the document of `current`, or None with the reason in `problems`."""
     known = (old.placement, old.target)
     return _document(keys, model, current.epoch, current.digest, known, entries, problems)
 

@@ -50,7 +50,7 @@ class EpochReporter:
             snapshot: that was applied.
             prepared: model → epoch of the target whose graphs are loaded.
         """
-        self._current = {name: v.placement.epoch for name, v in snapshot.models.items() if v.placement is not None}
+        self._current = {name: view.epoch for name, view in snapshot.models.items() if view.epoch}
         for name, epoch in (*self._current.items(), *prepared.items()):
             self._prepared[name] = max(epoch, self._prepared.get(name, 0))
         if await self._report() and (self._task is None or self._task.done()):

@@ -146,7 +146,7 @@ class ShardServer:
             # Until everything is there for the first time, nobody counts on this server.
             state=MemberState.SERVING if whole.keys() == snapshot.models.keys() else before.state,
             bytes_used=self._holder.holdings.bytes_mapped,
-            epochs=epochs | {name: view.placement.epoch for name, view in whole.items() if view.placement is not None},
+            epochs=epochs | {name: view.epoch for name, view in whole.items() if view.epoch},
             error=_short(held.problem),
             released=dict(self._released),
             staging=self._holder.progress(),

@@ -91,7 +91,7 @@ class FakeServer(_Process):
         self._released |= released(snapshot)
         await self.update(
             state=MemberState.SERVING,
-            epochs={name: view.placement.epoch for name, view in snapshot.models.items() if view.placement},
+            epochs={name: view.epoch for name, view in snapshot.models.items() if view.epoch},
             released=dict(self._released),
         )
         return complete
@@ -110,7 +110,7 @@ class FakeRouter(_Process):
         """Do what a router does with a snapshot."""
         models = snapshot.models.items()
         await self.update(
-            pinned={name: min(self.pin, view.placement.epoch) for name, view in models if view.placement},
+            pinned={name: min(self.pin, view.epoch) for name, view in models if view.epoch},
             prepared={name: max(p.epoch for p in view.held) for name, view in models if view.placement},
         )
         return True

@@ -24,6 +24,7 @@ from placement.records import (
     RouterRecord,
     ServerRecord,
     ServerState,
+    TrafficRecord,
 )
 from tessera.errors import DataLossError, InvalidArgumentError
 
@@ -33,17 +34,22 @@ RECORDS: list[Record] = [
     ServerRecord("zone-a", 2, 1 << 40, ServerState.CORDONED),
     MemberRecord("i", "127.0.0.1:1", "0.1.0", MemberState.SERVING, "zone-a", 1 << 40, 7, {"m": 4}),
     RouterRecord("i", "127.0.0.1:1", {"m": 4}),
-    CurrentRecord(1, 4, "cd" * 32, "op", (REF,)),
+    CurrentRecord(1, 4, "cd" * 32, "op", (REF,), TrafficRecord({"3": 9_000, "stable": 1_000}, "x-user")),
     OperationRecord("op", "load", OperationState.PREPARING, 0, 1, "cd" * 32, "me", ""),
     ReadyRecord("i", "cd" * 32, 5),
     LockRecord("me"),
-    AuditRecord("op", "me", "load m", "done"),
+    AuditRecord("op", "me", "load m", "done", "m"),
 ]
 
 ADDED_LATER: dict[type[Record], set[str]] = {
     MemberRecord: {"released", "staging"},
     RouterRecord: {"prepared"},
-    OperationRecord: {"base_digest", "later_digests", "origin_epoch", "lost", "routers", "command"},
+    CurrentRecord: {"traffic"},
+    OperationRecord: {
+        *("base_digest", "later_digests", "origin_epoch", "lost", "routers", "command"),
+        *("traffic", "origin_versions", "origin_traffic"),
+    },
+    AuditRecord: {"model"},
 }
 
 
