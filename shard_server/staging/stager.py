@@ -117,8 +117,10 @@ class Stager:
 
     def _run(self) -> None:
         stand_back()
-        while not self._stopping.is_set():
+        while True:
             with self._changed:
+                if self._stopping.is_set():  # under the lock: what is told between a look and the wait would be lost
+                    return
                 taken = self._queue.take()
                 if taken is None:
                     self._changed.wait(self._queue.pause_s())

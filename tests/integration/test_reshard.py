@@ -16,7 +16,7 @@ from support.resharding import found, reshard, reshard_command, run, run_and_die
 from support.running import ClusterFactory
 from support.serving import Load, predict
 from support.small_model import SmallModel
-from tessera.errors import UnavailableError
+from tessera.errors import NotFoundError, UnavailableError
 
 pytestmark = pytest.mark.integration
 S = OperationState
@@ -203,7 +203,7 @@ def test_a_router_that_never_reaches_etcd_learns_from_the_servers_where_slots_ha
         def answer() -> bool:
             try:
                 return predict(channel, small_model.request())[0] == small_model.expected[2]
-            except UnavailableError:
+            except (UnavailableError, NotFoundError):  # its servers, or the model, are not there yet
                 return False
 
         while not answer():

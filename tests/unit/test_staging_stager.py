@@ -184,6 +184,14 @@ def test_what_is_no_longer_wanted_ends_at_the_next_chunk_and_leaves_nothing(stag
     staging.bring(blobs_of(b"other"), FakeSource("t", blobs_of(b"other")))
 
 
+def test_a_stop_is_not_missed_by_a_thread_that_is_about_to_wait(tmp_path: Path) -> None:
+    for number in range(20):
+        staging = Staging(tmp_path / str(number))
+        staging.want(blobs_of(b"x"), FakeSource("s", blobs_of(b"x")))
+        staging.close()
+        assert not any(thread.is_alive() for thread in staging.stager._threads)
+
+
 def test_a_stop_keeps_what_was_begun(tmp_path: Path) -> None:
     content = b"z" * 10 * CHUNK
     digest = digest_of(content)
