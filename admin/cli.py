@@ -22,6 +22,7 @@ from admin import (
     status_command,
     up_command,
 )
+from admin.k8s import command as k8s_command
 from tessera.errors import Code, TesseraError
 from tessera.process import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE
 
@@ -45,6 +46,7 @@ _VERBS = (
     server_command,
     predict_command,
     status_command,
+    k8s_command,
 )
 
 

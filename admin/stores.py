@@ -19,7 +19,7 @@ def open_store(options: argparse.Namespace) -> Store:
         FailedPreconditionError: the running cluster keeps its records in its own memory.
         SettingsError: a certificate file cannot be read.
     """
-    endpoints = options.etcd
+    endpoints = [part for text in options.etcd or () for part in text.split(",") if part]  # as the processes take them
     if not endpoints:
         running = running_cluster(options.cluster)
         if running is not None and not running["etcd"]:

@@ -24,7 +24,7 @@ from placement.view import ClusterSnapshot, ClusterView
 from shard_server.desired import DesiredPackage, PackageKey, released
 from shard_server.holder import Holder, MountedHolder
 from shard_server.holdings import Holdings, MountedFiles
-from shard_server.memory import machine_memory_bytes
+from shard_server.memory import blob_share, machine_memory_bytes
 from shard_server.settings import ShardServerSettings
 from shard_server.staged_holder import open_staged_holder
 from shard_server.staging.peers import READ_BLOB
@@ -54,7 +54,7 @@ class ShardServer:
         self._server = make_server(settings.listen, settings)
         self._server.serve_tables(self._tables)
         limit_bytes = settings.memory_limit_bytes or machine_memory_bytes()
-        self._capacity_bytes: int = settings.capacity_bytes or limit_bytes * 3 // 4
+        self._capacity_bytes: int = settings.capacity_bytes or blob_share(limit_bytes)
         if settings.blob_dir_bytes:
             self._capacity_bytes = min(self._capacity_bytes, settings.blob_dir_bytes)
         self._holder = self._make_holder()

@@ -33,6 +33,10 @@ VERBS = (
     "model rollback",
     "server",
     "server drain",
+    "k8s",
+    "k8s render",
+    "k8s job",
+    "k8s allow-scale",
 )
 
 pytestmark = pytest.mark.skipif(
