@@ -21,7 +21,7 @@ from placement.tasks import end
 from tessera.clock import Clock, SystemClock
 from tessera.errors import DeadlineExceededError, TesseraError
 
-__all__ = ["ClusterSnapshot", "ClusterView", "MemberView", "ModelView", "ViewStatus"]
+__all__ = ["ClusterSnapshot", "ClusterView", "MemberView", "ModelView", "ViewReading", "ViewStatus"]
 
 _log = logging.getLogger("placement.view")
 
@@ -47,6 +47,14 @@ class ViewStatus:
     last_contact_age_s: float | None
     relists: Mapping[str, int]
     problems: int
+
+
+@dataclass(frozen=True)
+class ViewReading:
+    """A snapshot, and how the view stood when it was read."""
+
+    snapshot: ClusterSnapshot
+    status: ViewStatus
 
 
 class ClusterView:
@@ -95,6 +103,10 @@ class ClusterView:
         """How the view stands now."""
         age_s = None if self._last_contact_s is None else self._clock.monotonic_s() - self._last_contact_s
         return ViewStatus(self._connected, age_s, dict(self._relists), self._problems)
+
+    def read(self) -> ViewReading:
+        """Return what is known and how the view stands; from any thread."""
+        return ViewReading(self._snapshot, self.status)
 
     def subscribe(self, callback: Subscriber) -> Callable[[], None]:
         """Call `callback` on the event loop after every change, with the new snapshot; return what ends that.

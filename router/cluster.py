@@ -17,7 +17,7 @@ from placement.reconcile import Reconciler
 from placement.records import RouterRecord
 from placement.store import Store
 from placement.tasks import end
-from placement.view import ClusterSnapshot, ClusterView
+from placement.view import ClusterSnapshot, ClusterView, ViewReading
 from router.heard import POLL_S, newer_placements, with_heard
 from router.pinned_epochs import EpochReporter
 from router.settings import RouterSettings
@@ -67,6 +67,10 @@ class ClusterMember:
     def missing(self) -> list[str]:
         """What keeps the router from serving all that the cluster says is current; empty when nothing does."""
         return [f"cluster {self._settings.cluster}: {self._problem}"] if self._problem else []
+
+    def read_view(self) -> ViewReading | None:
+        """Return what is known of the cluster; None before `start`. From any thread."""
+        return self._view.read() if self._view is not None else None
 
     async def start(self, address: str) -> None:
         """Follow the cluster, as a router that is reached at `address`.

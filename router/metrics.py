@@ -7,17 +7,17 @@ never from requests, so that their number is bounded.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from prometheus_client import CollectorRegistry, ProcessCollector
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import Metric
 
-from router.metric_families import counter, gauge, render
+from placement.view_metrics import view_metrics
 from router.metrics_batching import batching_metrics, session_metrics
 from router.metrics_models import model_metrics
 from router.metrics_requests import request_metrics, traffic_metrics
 from router.statistics import RouterStatistics
+from tessera.metric_families import build_info, counter, gauge, readiness
 
 
 class RouterCollector:
@@ -30,9 +30,10 @@ class RouterCollector:
     def collect(self) -> Iterator[Metric]:
         """See `prometheus_client.registry.Collector`."""
         statistics = self._read()
-        build = GaugeMetricFamily("tessera_build_info", "Always 1; the label is the version.", labels=["build"])
-        build.add_metric([self._build], 1)
-        yield build
+        yield build_info(self._build)
+        yield readiness(statistics.is_ready)
+        if statistics.view is not None:
+            yield from view_metrics(statistics.view)
         yield from _predictor(statistics.predictor)
         yield from _fanout(statistics.fanout)
         yield from _lanes(statistics.lanes)
@@ -41,20 +42,6 @@ class RouterCollector:
         yield from request_metrics(statistics.predictor.get("methods", {}))
         yield from traffic_metrics(statistics.predictor.get("traffic", {}), statistics.traffic)
         yield from model_metrics(statistics.states, statistics.loads)
-
-
-class MetricsText:
-    """The text of all metrics: those of `collect` and the usual `process_…`; from any thread."""
-
-    def __init__(self, collect: Callable[[], Iterable[Metric]]) -> None:
-        """`collect` is asked at every call."""
-        self._collect = collect
-        self._process = CollectorRegistry()
-        ProcessCollector(registry=self._process)
-
-    def __call__(self) -> bytes:
-        """Return what a scrape gets. Cost: some milliseconds."""
-        return render([*self._process.collect(), *self._collect()])
 
 
 def _predictor(stats: Mapping[str, Any]) -> Iterator[Metric]:

@@ -7,8 +7,8 @@ from typing import Any
 
 from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily, Metric
 
-from router.metric_families import SERVING, counter, gauge, histogram, power_buckets, serving_counter
 from router.statistics import RegionStatistics
+from tessera.metric_families import SERVING, counter, gauge, histogram, power_buckets, serving_counter
 
 _TENSORFLOW = f"{SERVING}batching:"
 _REGION = ("model_name", "version", "op_name")

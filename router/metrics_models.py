@@ -8,7 +8,7 @@ from prometheus_client.core import Metric
 
 from router.catalog import VersionStatus
 from router.load_statistics import BOUNDS_MICROS, LoadStatistics
-from router.metric_families import SERVING, bounded_buckets, counter, gauge, histogram, serving_counter
+from tessera.metric_families import SERVING, bounded_buckets, counter, gauge, histogram, serving_counter
 
 _SAVED_MODEL = ":tensorflow:cc:saved_model:"
 """TensorFlow's own metrics of loading."""

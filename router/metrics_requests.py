@@ -9,7 +9,8 @@ from typing import Any
 from prometheus_client.core import Metric
 
 from router.load_statistics import BOUNDS_MICROS
-from router.metric_families import (
+from router.statistics import TrafficStatistics
+from tessera.metric_families import (
     SERVING,
     bounded_buckets,
     counter,
@@ -18,7 +19,6 @@ from router.metric_families import (
     power_buckets,
     serving_counter,
 )
-from router.statistics import TrafficStatistics
 
 Methods = Mapping[str, Mapping[str, Mapping[str, Mapping[str, Any]]]]
 """Model → method → entry point → counters: `methods` of `_graph.Predictor.stats`."""

@@ -17,7 +17,6 @@ from router.cluster import ClusterMember
 from router.config_watch import ConfigWatch
 from router.configured import configured_models
 from router.health_service import HealthService
-from router.metrics_text import metrics_text
 from router.model_service import ModelService
 from router.models import Models
 from router.plain_models import make_lifecycle
@@ -27,14 +26,16 @@ from router.reload_service import ReloadService
 from router.rest_port import make_rest_server
 from router.services import make_grpc_server, register, register_for_tools
 from router.settings import RouterSettings
-from router.statistics import StatisticsSource
+from router.statistics import RouterStatistics, StatisticsSource
 from router.status_service import StatusService, to_message
 from tessera.clock import SystemClock
+from tessera.monitoring import metrics_text, open_monitoring
 from tessera.process_settings import with_port
 from tessera.repository import Repository
 
 if TYPE_CHECKING:
-    from router.metrics_server import MetricsServer
+    from tessera.monitoring import Collect
+    from tessera.monitoring_port import MonitoringPort
 
 _log = logging.getLogger("router.server")
 
@@ -106,6 +107,8 @@ class Router:
             traffic=models.traffic.statistics,
             catalog=lambda: models.catalog,
             loads=self.lifecycle.loader.recorder,
+            is_ready=lambda: not self.readiness.missing,
+            view=lambda: self._cluster.read_view() if self._cluster is not None else None,
         )
         # The native server holds the services: with real references both would keep each other for ever.
         weak_models, statistics = weakref.proxy(models), weakref.proxy(self._statistics)
@@ -125,14 +128,14 @@ class Router:
         self._cluster = ClusterMember(settings, store, models) if store is not None else None
         self._tell_ready = tell_ready
         self.readiness = Readiness(self._sources(), self._on_ready)
-        self._metrics_text = metrics_text(lambda: statistics.read(), _BUILD)
+        self._metrics_text = metrics_text(lambda: _collector(lambda: statistics.read()))
         readiness = self.readiness
         self._rest = make_rest_server(
             settings, self._predictor, service, metrics=self._metrics_text, missing=lambda: readiness.missing
         )
         self._policy_watch: PolicyWatch | None = None
         self._config_watch: ConfigWatch | None = None
-        self._metrics: MetricsServer | None = None
+        self._monitoring: MonitoringPort | None = None
         self.address = ""
 
     async def start(self) -> None:
@@ -144,11 +147,13 @@ class Router:
         if self._rest is not None:  # before models are loaded: /healthz and /readyz are for that time, too
             await asyncio.to_thread(self._rest.start)
             _log.info("REST on %s", self._rest.address)
+        self._monitoring = open_monitoring(  # likewise
+            self._settings, self._settings.listen, metrics=self._metrics_text, missing=lambda: self.readiness.missing
+        )
         await self.lifecycle.start(self._plain)
         if self._policy_source is not None:
             self._policy_watch = PolicyWatch(self._policy_source, self.models.set_policies)
         self._follow_config_file()
-        self._start_metrics()
         port = self._server.start()
         self.address = with_port(self._settings.listen, port)
         if self._cluster is not None:
@@ -174,8 +179,8 @@ class Router:
 
     @property
     def metrics_address(self) -> str:
-        """Where Prometheus reads; empty without --metrics-port."""
-        return self._metrics.address if self._metrics is not None else ""
+        """Where Prometheus and probes ask; empty without --metrics-port."""
+        return self._monitoring.address if self._monitoring is not None else ""
 
     def reread_policies(self) -> None:
         """Read the policy file again now; on the event loop."""
@@ -195,15 +200,6 @@ class Router:
                 retry_s=settings.load_retry_interval_s,
             )
 
-    def _start_metrics(self) -> None:
-        if self._settings.metrics_port is None:
-            return
-        from router.metrics_server import PATHS, MetricsServer  # here: for its import time, as in metrics_text
-
-        host = self._settings.listen.rpartition(":")[0].strip("[]")
-        self._metrics = MetricsServer(host, self._settings.metrics_port, self._metrics_text)
-        _log.info("metrics on http://%s%s", self._metrics.address, PATHS[0])
-
     async def drain(self) -> None:
         """Leave the cluster, let requests in progress end within `drain_timeout_s`, stop. May be called once."""
         await self.readiness.stop("the router is draining")
@@ -222,7 +218,13 @@ class Router:
         if not all(await asyncio.gather(*(asyncio.to_thread(port.drain, timeout_s) for port in ports))):
             _log.warning("requests were cut off after --drain-timeout-s=%g", timeout_s)
         await asyncio.to_thread(self.models.traffic.stop)
-        if self._metrics is not None:  # only now: how the drain went is of interest too
-            await asyncio.to_thread(self._metrics.stop)
+        if self._monitoring is not None:  # only now: how the drain went is of interest too
+            await asyncio.to_thread(self._monitoring.stop)
         await asyncio.to_thread(self._fanout.stop)
         await asyncio.to_thread(self._server.stop)
+
+
+def _collector(read: Callable[[], RouterStatistics]) -> Collect:
+    from router.metrics import RouterCollector  # here: for the import time of Prometheus' library
+
+    return RouterCollector(read, _BUILD).collect

@@ -74,12 +74,6 @@ class RouterSettings(ServingSettings):
         5000,
         minimum=0,
     )
-    metrics_port: int | None = setting(
-        "port for Prometheus on the host of --listen: HTTP without TLS, /monitoring/prometheus/metrics and /metrics; "
-        "0 takes a free one; without it there is none",
-        None,
-        minimum=0,
-    )
     tensor_content: bool = setting("answer in tensor_content instead of the typed fields that most clients read", False)
 
     def __post_init__(self) -> None:
@@ -102,10 +96,7 @@ class RouterSettings(ServingSettings):
             raise SettingsError("--batching-policy-file and --batching-parameters-file: expected only one of them")
         self.check_needs("batching_policy_file", "enable_batching")
         self.check_needs("batching_parameters_file", "enable_batching")
-        if self.metrics_port is not None and self.metrics_port >= 1 << 16:
-            raise SettingsError(f"--metrics-port: got {self.metrics_port}, expected 0 to 65535")
-        if self.metrics_port is not None and self.listen.startswith("unix:"):
-            raise SettingsError(f"--metrics-port: needs the host of --listen, got --listen={self.listen}")
+        self.check_metrics_port(self.listen)
 
     def advertised(self, address: str) -> str:
         """Return what is registered by a router that listens on `address`."""

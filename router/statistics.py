@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from batching.policy_file import Policy
+from placement.view import ViewReading
 from router.batch_policies import BatchPolicies, NamedGraph
 from router.catalog import Catalog, VersionStatus
 from router.load_statistics import LoadRecorder, LoadStatistics
@@ -56,6 +57,8 @@ class RouterStatistics:
     Attributes:
         unused_policies: entries of the policy file that speak of no region that is loaded.
         states: of the versions of each model.
+        is_ready: what `/readyz` says.
+        view: what is known of the cluster; None without one.
     """
 
     uptime_s: float
@@ -67,6 +70,8 @@ class RouterStatistics:
     traffic: TrafficStatistics = TrafficStatistics()
     states: Mapping[str, Mapping[int, VersionStatus]] = field(default_factory=dict)
     loads: LoadStatistics = LoadStatistics()
+    is_ready: bool = False
+    view: ViewReading | None = None
 
 
 class StatisticsSource:
@@ -84,9 +89,12 @@ class StatisticsSource:
         traffic: Callable[[], TrafficStatistics] = TrafficStatistics,
         catalog: Callable[[], Catalog] = Catalog,
         loads: LoadRecorder | None = None,
+        is_ready: Callable[[], bool] = bool,
+        view: Callable[[], ViewReading | None] = lambda: None,
     ) -> None:
         """The router starts now; `graphs` returns what is loaded."""
         self._traffic, self._catalog, self._loads = traffic, catalog, loads or LoadRecorder()
+        self._is_ready, self._view = is_ready, view
         self._clock, self._started_s = clock, clock.monotonic_s()
         self._predictor, self._fanout, self._lanes = predictor, fanout, lanes
         self._graphs, self._policies = graphs, policies
@@ -104,6 +112,8 @@ class StatisticsSource:
             traffic=self._traffic(),
             states=self._catalog().models,
             loads=self._loads.read(),
+            is_ready=self._is_ready(),
+            view=self._view(),
         )
 
     def _regions(self, one: NamedGraph) -> Iterable[RegionStatistics]:

@@ -38,7 +38,8 @@ def main() -> int:
         try:
             server = ShardServer(settings, store)
             if await started_before(stop, server.start()):
-                write_ready_file(settings.ready_file, {"address": server.address, "pid": os.getpid()})
+                addresses = {"address": server.address, "metrics": server.metrics_address}
+                write_ready_file(settings.ready_file, {**addresses, "pid": os.getpid()})
                 await stop.wait()
                 remove_ready_file(settings.ready_file)
             await server.drain()

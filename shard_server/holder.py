@@ -39,11 +39,15 @@ class Held:
 
 
 class Holder(Protocol):
-    """Used on one thread at a time, but for `path_of` and `progress`, which may be called on any."""
+    """Used on one thread at a time, but for `served`, `path_of` and `progress`, which may be called on any."""
 
     @property
     def holdings(self) -> Holdings:
         """What serves."""
+
+    @property
+    def served(self) -> frozenset[str]:
+        """Digests of the placements of which everything that is this server's is held; from any thread."""
 
     def hold(self, snapshot: ClusterSnapshot) -> Held:
         """Hold what `snapshot` asks for, as far as it is there; what cannot be staged does not harm what is current.
@@ -75,6 +79,7 @@ class MountedHolder:
     def __init__(self, server_id: str, holdings: Holdings, capacity_bytes: int) -> None:
         """Hold at most `capacity_bytes` as the server `server_id`."""
         self.holdings = holdings
+        self.served: frozenset[str] = frozenset()
         self._server_id, self._capacity_bytes = server_id, capacity_bytes
         self._done: list[str] | None = None
 
@@ -99,6 +104,7 @@ class MountedHolder:
             check_room(desired, self.holdings.packages, self._capacity_bytes)
             self.holdings.apply(desired)
         self._done = asked
+        self.served = frozenset(asked)
 
     def path_of(self, digest: str) -> Path | None:
         """See `Holder.path_of`."""

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cpp_ext import _rpc
 from cpp_ext.server import make_server
@@ -25,16 +25,24 @@ from shard_server.desired import DesiredPackage, PackageKey, released
 from shard_server.holder import Holder, MountedHolder
 from shard_server.holdings import Holdings, MountedFiles
 from shard_server.memory import blob_share, machine_memory_bytes
+from shard_server.readiness import missing
 from shard_server.settings import ShardServerSettings
 from shard_server.staged_holder import open_staged_holder
 from shard_server.staging.peers import READ_BLOB
 from shard_server.staging.rate_limit import RateLimit
 from shard_server.staging.service import CHUNK_BYTES, BlobService
+from shard_server.statistics import ShardServerStatistics, bucket_counts
+from tessera.monitoring import metrics_text, open_monitoring
 from tessera.process_settings import with_port
 from tessera.repository import Repository
 
+if TYPE_CHECKING:
+    from tessera.monitoring import Collect
+    from tessera.monitoring_port import MonitoringPort
+
 _log = logging.getLogger("shard_server.server")
 
+_BUILD = version("tessera-serving")
 
 MAX_ERROR_CHARS = 500
 
@@ -71,6 +79,10 @@ class ShardServer:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._teller: asyncio.Task[None] | None = None
         self._released: dict[str, int] = {}
+        self._draining = False
+        self._problem = ""
+        self._failures = 0
+        self._monitoring: MonitoringPort | None = None
         self.address = ""
 
     def _make_holder(self) -> Holder:
@@ -87,6 +99,22 @@ class ShardServer:
             with suppress(RuntimeError):  # the loop is closed: nothing is held any more
                 self._loop.call_soon_threadsafe(self._reconciler.again)
 
+    @property
+    def metrics_address(self) -> str:
+        """Where Prometheus and probes ask; empty without --metrics-port."""
+        return self._monitoring.address if self._monitoring is not None else ""
+
+    @property
+    def missing(self) -> list[str]:
+        """What keeps this server from being ready; may be read on any thread."""
+        return missing(
+            self._view.snapshot,
+            self._settings.server_id,
+            self._holder.served,
+            draining=self._draining,
+            problem=self._problem,
+        )
+
     async def start(self) -> None:
         """Bind, register, and begin to hold what the placements give this server; waits for a store that is silent.
 
@@ -95,13 +123,16 @@ class ShardServer:
             FailedPreconditionError: another process has this server's id.
         """
         settings = self._settings
+        self._monitoring = open_monitoring(  # before the store is waited for: /healthz is for that time, too
+            settings, settings.listen, metrics=metrics_text(self._collect), missing=lambda: self.missing
+        )
         port = self._server.start()
         self.address = settings.advertise or with_port(settings.listen, port)
         self._loop = asyncio.get_running_loop()
         record = MemberRecord(
             instance=str(uuid.uuid4()),
             address=self.address,
-            build=version("tessera-serving"),
+            build=_BUILD,
             state=MemberState.STARTING,
             domain=settings.domain or settings.server_id,
             capacity_bytes=self._capacity_bytes,
@@ -116,6 +147,24 @@ class ShardServer:
         self._teller = asyncio.create_task(self._tell_progress(), name="shard_server.progress")
         _log.info("server %s: listening on %s", settings.server_id, self.address)
 
+    def _collect(self) -> Collect:
+        from shard_server.metrics import ShardServerCollector  # here: for the import time of Prometheus' library
+
+        return ShardServerCollector(self._statistics, _BUILD).collect
+
+    def _statistics(self) -> ShardServerStatistics:
+        """Return the counters of this moment; on any thread."""
+        return ShardServerStatistics(
+            tables=self._tables.stats(),
+            calls=self._server.stats(),
+            buckets=bucket_counts(self._holder.holdings.packages),
+            held_bytes=self._holder.holdings.bytes_mapped,
+            capacity_bytes=self._capacity_bytes,
+            is_ready=not self.missing,
+            failures=self._failures,
+            view=self._view.read(),
+        )
+
     async def _apply(self, snapshot: ClusterSnapshot) -> bool:
         """Hold what `snapshot` asks for, then say so; return False if saying so has to be tried again.
 
@@ -128,6 +177,7 @@ class ShardServer:
                     model=view.placement.model, epoch=view.placement.epoch, document=view.placement.to_bytes()
                 )
         held = await asyncio.to_thread(self._holder.hold, snapshot)
+        self._problem = held.problem
         assert self._registration is not None
         complete = True
         for view in snapshot.models.values():
@@ -155,6 +205,7 @@ class ShardServer:
 
     async def _tell(self, problem: str) -> None:
         """Put `problem` into this server's record, where whoever waits for this server reads it."""
+        self._problem, self._failures = problem, self._failures + 1
         await self._update_record(error=_short(problem))
 
     async def _tell_progress(self) -> None:
@@ -173,6 +224,7 @@ class ShardServer:
 
     async def drain(self) -> None:
         """Refuse new lookups, let those in progress end within `drain_timeout_s`, leave the cluster, stop."""
+        self._draining = True
         if self._teller is not None:
             await end(self._teller)
         if self._reconciler is not None:
@@ -186,6 +238,8 @@ class ShardServer:
             _log.warning("lookups were cut off after --drain-timeout-s=%g", self._settings.drain_timeout_s)
         if self._registration is not None:
             await self._registration.stop()
+        if self._monitoring is not None:  # only now: how the drain went is of interest too
+            await asyncio.to_thread(self._monitoring.stop)
         await asyncio.to_thread(self._server.stop)
 
 

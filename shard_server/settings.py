@@ -78,6 +78,7 @@ class ShardServerSettings(ProcessSettings):
                 object store without a place for what is fetched from it.
         """
         super().__post_init__()
+        self.check_metrics_port(self.listen)
         if not self.etcd:
             raise SettingsError("--etcd must be given")
         if 0 < self.memory_limit_bytes < MIN_MEMORY_LIMIT_BYTES:

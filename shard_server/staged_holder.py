@@ -64,6 +64,7 @@ class StagedHolder:
     ) -> None:
         """Fetch from `peers`, else from `origin`; `verify_content`: check by SHA-256 what an earlier process left."""
         self.holdings = holdings
+        self.served: frozenset[str] = frozenset()
         self._server_id, self._capacity_bytes, self._verify_content = server_id, capacity_bytes, verify_content
         self._dir, self._origin, self._peers, self._stager = blob_dir, origin, peers, stager
         self._known: dict[str, Desired] = {}
@@ -99,6 +100,7 @@ class StagedHolder:
         whole = merged(desired for digest, desired in self._known.items() if digest not in lacking)
         if whole != self.holdings.packages:
             self.holdings.apply(whole)
+        self.served = frozenset(self._known.keys() - lacking)
         return Held(frozenset(lacking), self._stager.problem)
 
     def _desired(self, placement: Placement) -> Desired:

@@ -36,6 +36,12 @@ class ProcessSettings:
     drain_timeout_s: float = setting(
         "on SIGTERM, how long requests in progress may take to end, seconds", 30.0, minimum=0.0
     )
+    metrics_port: int | None = setting(
+        "port for Prometheus and probes on the host of --listen: HTTP without TLS, /monitoring/prometheus/metrics and "
+        "/metrics, /healthz, /readyz; 0 takes a free one; without it there is none",
+        None,
+        minimum=0,
+    )
     ready_file: str = setting("file that is there (one line of JSON) while this process is ready to serve", "")
     log_format: str = setting("form of the log lines on stderr", "text", choices=("text", "json"))
     log_level: str = setting("least severity that is logged", "INFO", choices=("DEBUG", "INFO", "WARNING", "ERROR"))
@@ -60,6 +66,13 @@ class ProcessSettings:
         """Raise SettingsError if only one of the two settings is given."""
         self.check_needs(one, other)
         self.check_needs(other, one)
+
+    def check_metrics_port(self, listen: str) -> None:
+        """Raise SettingsError if --metrics-port is no port, or --listen has no host for it."""
+        if self.metrics_port is not None and self.metrics_port >= 1 << 16:
+            raise SettingsError(f"--metrics-port: got {self.metrics_port}, expected 0 to 65535")
+        if self.metrics_port is not None and listen.startswith("unix:"):
+            raise SettingsError(f"--metrics-port: needs the host of --listen, got --listen={listen}")
 
     def read_file(self, name: str) -> bytes:
         """Return the content of the file that the setting `name` points at; empty when the setting is.
@@ -86,6 +99,11 @@ def read_file(path: str, flag: str) -> bytes:
         return Path(path).read_bytes()
     except OSError as error:
         raise SettingsError(f"{flag} {path}: {error.strerror}") from error
+
+
+def host_of(listen: str) -> str:
+    """Return the host of the address `listen`, without the brackets of IPv6; empty means every address."""
+    return listen.rpartition(":")[0].strip("[]")
 
 
 def with_port(listen: str, port: int) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gzip
-import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any, Final
@@ -17,6 +16,7 @@ from router.rest.options import RestOptions, RestServices
 from router.rest.responses import JSON, TEXT, Response, error_body, failure, of_code, of_error
 from router.rest.routes import InferRoute, ReadRoute, is_api, parse
 from tessera.errors import Code, TesseraError
+from tessera.probes import LIVE_PATH, READY_PATH, live, ready
 
 _log = logging.getLogger("router.rest")
 
@@ -119,17 +119,15 @@ class RestApp:
         if folder and path.startswith(f"{folder}/"):
             text = f"Unexpected path: {path}. Should be {self._metrics_path}"
             return Response(400, text.encode(), TEXT)
-        if path not in ("/healthz", "/readyz", "/openapi.json"):
+        if path not in (LIVE_PATH, READY_PATH, "/openapi.json"):
             return failure(Code.NOT_FOUND, f"Not found: {path}")
         if verb != "GET":
             return Response(405, error_body(f"{path}: got {verb}, expected GET"), JSON, _ALLOW_GET)
         if path == "/openapi.json":
             return Response(200, self._openapi, JSON)
-        if path == "/healthz":
-            return Response(200, b'{"status": "alive"}', JSON)
-        missing = list(await asyncio.to_thread(self._services.missing))
-        content = {"status": "not ready" if missing else "ready", "missing": missing}
-        return Response(503 if missing else 200, json.dumps(content).encode(), JSON)
+        if path == LIVE_PATH:
+            return Response(*live(), JSON)
+        return Response(*ready(await asyncio.to_thread(self._services.missing)), JSON)
 
 
 _ALLOW_GET: Final = ((b"allow", b"GET"),)

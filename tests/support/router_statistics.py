@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from batching.policy_file import Policy
+from placement.records import PackageRef, Placement
+from placement.snapshot import ClusterSnapshot, ModelView
+from placement.view import ViewReading, ViewStatus
 from router.catalog import VersionState, VersionStatus
 from router.load_statistics import LoadRecorder, LoadStatistics
 from router.request_log import RequestLogStatistics
@@ -80,6 +83,14 @@ def _loads() -> LoadStatistics:
     recorder.loaded("ranker", Path("/models/ranker/3"), Code.DATA_LOSS, 0.25)
     recorder.warmed_up(Path("/models/ranker/1"), Code.OK, 0.75, 20)
     return recorder.read()
+
+
+def view_reading() -> ViewReading:
+    """Return what is known of a cluster with one model, two seconds after etcd was last heard of."""
+    placement = Placement("ranker", 7, 1, 2, ("server-0",), ((0,), (0,)), (PackageRef(2, "0" * 64),))
+    models = {"ranker": ModelView(placement=placement), "new": ModelView()}
+    snapshot = ClusterSnapshot(revision=9, models=models, problems={"tessera/x": "got 3 bytes, expected JSON"})
+    return ViewReading(snapshot, ViewStatus(True, 2.0, {"start": 1, "periodic": 4}, 1))
 
 
 def router_statistics() -> RouterStatistics:
@@ -173,4 +184,6 @@ def router_statistics() -> RouterStatistics:
             }
         },
         loads=_loads(),
+        is_ready=True,
+        view=view_reading(),
     )

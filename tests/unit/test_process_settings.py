@@ -85,6 +85,11 @@ def test_a_router_refuses(argv: list[str], says: str) -> None:
         ([*_SERVER, "--staging-parallel=0"], "--staging-parallel: got '0', expected at least 1"),
         ([*_SERVER, "--peer-tls-cert=c", "--peer-tls-key=k"], "--peer-tls-ca must be given with --peer-tls-cert"),
         ([*_SERVER, "--peer-tls-ca=a", "--peer-tls-key=k"], "--peer-tls-cert must be given with --peer-tls-key"),
+        ([*_SERVER, "--metrics-port=65536"], "--metrics-port: got 65536, expected 0 to 65535"),
+        (
+            [*_SERVER, "--metrics-port=0", "--listen=unix:/tmp/s"],
+            "--metrics-port: needs the host of --listen, got --listen=unix:/tmp/s",
+        ),
         ([*_SERVER, "--verify-blobs=no"], "--verify-blobs: got 'no', expected one of content, size"),
     ],
 )

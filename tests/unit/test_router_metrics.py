@@ -9,11 +9,13 @@ from hypothesis import strategies as st
 from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from router.metric_families import bounded_buckets, power_buckets, render
 from router.metrics import RouterCollector
 from router.statistics import RouterStatistics
+from shard_server.metrics import ShardServerCollector
 from support.golden import check_golden
 from support.router_statistics import CELLS, router_statistics
+from support.shard_server_statistics import shard_server_statistics
+from tessera.metric_families import bounded_buckets, power_buckets, render
 
 ROOT = Path(__file__).parents[2]
 _REGION = {"model_name": "ranker", "version": "2", "op_name": "mlp"}
@@ -118,6 +120,7 @@ def test_buckets_of_powers(counts: list[int]) -> None:
 
 def test_the_documentation_has_every_metric_and_no_other() -> None:
     tables = re.findall(r"^\| `([^`]+)` \|", (ROOT / "docs" / "metrics.md").read_text("utf-8"), re.MULTILINE)
-    told = set(re.findall(r"^# TYPE (\S+) ", _text(router_statistics()), re.MULTILINE))
+    server = render(ShardServerCollector(shard_server_statistics, "0.1.0").collect()).decode()
+    told = set(re.findall(r"^# TYPE (\S+) ", _text(router_statistics()) + server, re.MULTILINE))
     assert set(tables) == told
     assert len(tables) == len(told)

@@ -1,4 +1,4 @@
-"""The listener that Prometheus scrapes: HTTP, on a port of its own, on threads of its own."""
+"""The listener for Prometheus and for probes: HTTP, on a port of its own, on threads of its own."""
 
 from __future__ import annotations
 
@@ -7,38 +7,50 @@ import socket
 import socketserver
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
-
-from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from typing import Final
 
 from tessera.errors import UnavailableError
+from tessera.probes import LIVE_PATH, READY_PATH, live, ready
 
-_log = logging.getLogger("router.metrics_server")
+_log = logging.getLogger("tessera.monitoring_port")
 
-PATHS = ("/monitoring/prometheus/metrics", "/metrics")
+METRICS_PATHS: Final = ("/monitoring/prometheus/metrics", "/metrics")
 """TensorFlow Serving's, and the one that scrapers try by themselves."""
 
-_MAX_CONNECTIONS = 8
-_CONNECTION_TIMEOUT_S = 10.0
+PATHS: Final = (*METRICS_PATHS, LIVE_PATH, READY_PATH)
+
+_METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+_JSON_TYPE: Final = "application/json"
+_MAX_CONNECTIONS: Final = 8
+_CONNECTION_TIMEOUT_S: Final = 10.0
 
 
-class MetricsServer:
-    """Serves one text until `stop`."""
+class MonitoringPort:
+    """Tells metrics, liveness and readiness until `stop`."""
 
-    def __init__(self, host: str, port: int, text: Callable[[], bytes]) -> None:
-        """Bind and serve what `text` returns, on the listener's threads; port 0 takes a free one.
+    def __init__(
+        self, host: str, port: int, *, metrics: Callable[[], bytes], missing: Callable[[], Sequence[str]]
+    ) -> None:
+        """Bind and serve; port 0 takes a free one.
+
+        Args:
+            host: the address to bind; empty means every one of IPv4, `::` also of IPv6.
+            port: likewise.
+            metrics: returns the text for Prometheus; called on the listener's threads, as the next one.
+            missing: returns what keeps the process from being ready, one short text each.
 
         Raises:
             UnavailableError: the address cannot be bound; names it.
         """
         try:
-            self._server = _Listener(host, port, text)
+            self._server = _Listener(host, port, metrics, missing)
         except OSError as error:
             raise UnavailableError(f"--metrics-port: cannot listen on {_join(host, port)}: {error.strerror}") from error
         self.address = _join(host, self._server.server_address[1])
-        self._thread = threading.Thread(target=self._server.serve_forever, name="router.metrics", daemon=True)
+        self._thread = threading.Thread(target=self._server.serve_forever, name="tessera.monitoring", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
@@ -60,8 +72,10 @@ class _Listener(socketserver.ThreadingTCPServer):
     daemon_threads = True
     block_on_close = False  # a client that holds its connection does not hold the end of the process
 
-    def __init__(self, host: str, port: int, text: Callable[[], bytes]) -> None:
-        self.text = text
+    def __init__(
+        self, host: str, port: int, metrics: Callable[[], bytes], missing: Callable[[], Sequence[str]]
+    ) -> None:
+        self.metrics, self.missing = metrics, missing
         self._free = threading.BoundedSemaphore(_MAX_CONNECTIONS)
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         super().__init__((host, port), _Handler)
@@ -83,7 +97,7 @@ class _Listener(socketserver.ThreadingTCPServer):
     def handle_error(self, request: object, client_address: object) -> None:
         """Log bugs; clients that went away are no news."""
         if not isinstance(sys.exception(), OSError):
-            _log.exception("metrics could not be told to %s", client_address)
+            _log.exception("could not answer %s", client_address)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -93,12 +107,19 @@ class _Handler(BaseHTTPRequestHandler):
     timeout = _CONNECTION_TIMEOUT_S
 
     def do_GET(self) -> None:
-        if self.path.partition("?")[0] not in PATHS:
+        path = self.path.partition("?")[0]
+        if path in METRICS_PATHS:
+            self._answer(HTTPStatus.OK, self.server.metrics(), _METRICS_TYPE)
+        elif path == LIVE_PATH:
+            self._answer(*live(), _JSON_TYPE)
+        elif path == READY_PATH:
+            self._answer(*ready(self.server.missing()), _JSON_TYPE)
+        else:
             self.send_error(HTTPStatus.NOT_FOUND, explain=f"expected one of {', '.join(PATHS)}")
-            return
-        body = self.server.text()
-        self.send_response(HTTPStatus.OK)
-        self.send_header("Content-Type", CONTENT_TYPE_PLAIN_0_0_4)
+
+    def _answer(self, status: int, body: bytes, content_type: str) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", content_type)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)

@@ -1,15 +1,30 @@
-"""Families of metrics in Prometheus' form, and their text."""
+"""Families of metrics in Prometheus' form, and their text; the one module here that needs the library for it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import accumulate
 
+from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.utils import floatToGoString
 
 SERVING = ":tensorflow:serving:"
 """How TensorFlow Serving writes `/tensorflow/serving/` to Prometheus."""
+
+
+class MetricsText:
+    """The text of all metrics: those of `collect` and the usual `process_…`; from any thread."""
+
+    def __init__(self, collect: Callable[[], Iterable[Metric]]) -> None:
+        """`collect` is asked at every call."""
+        self._collect = collect
+        self._process = CollectorRegistry()
+        ProcessCollector(registry=self._process)
+
+    def __call__(self) -> bytes:
+        """Return what a scrape gets. Cost: some milliseconds."""
+        return render([*self._process.collect(), *self._collect()])
 
 
 def render(families: Iterable[Metric]) -> bytes:
@@ -33,6 +48,16 @@ def _number(value: float) -> str:
 def _escape(text: str, *, quotes: bool = False) -> str:
     text = text.replace("\\", r"\\").replace("\n", r"\n")
     return text.replace('"', r"\"") if quotes else text
+
+
+def build_info(build: str) -> Metric:
+    """Return the version of the software, as a label."""
+    return gauge("build_info", "Always 1; the label is the version.", ("build",), [((build,), 1)])
+
+
+def readiness(is_ready: bool) -> Metric:
+    """Return what `/readyz` says, as a number."""
+    return gauge("ready", "1 while the process is ready, as /readyz says.", (), [((), int(is_ready))])
 
 
 def serving_counter(

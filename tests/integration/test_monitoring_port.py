@@ -1,19 +1,20 @@
-"""The listener for Prometheus: paths, bounds, its end."""
+"""The port for Prometheus and probes: paths, bounds, its end."""
 
 import http.client
+import json
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 from prometheus_client import Metric
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.parser import text_string_to_metric_families
 
-from router.metrics import MetricsText
-from router.metrics_server import PATHS, MetricsServer
 from tessera.errors import UnavailableError
+from tessera.metric_families import MetricsText
+from tessera.monitoring_port import METRICS_PATHS, PATHS, MonitoringPort
 
 pytestmark = pytest.mark.integration
 
@@ -39,15 +40,19 @@ def _get(address: str, path: str, method: str = "GET") -> tuple[int, str, str]:
         connection.close()
 
 
+def _port(host: str = "127.0.0.1", port: int = 0, missing: Sequence[str] = ()) -> MonitoringPort:
+    return MonitoringPort(host, port, metrics=MetricsText(_seven), missing=lambda: missing)
+
+
 @pytest.fixture
-def server() -> Iterator[MetricsServer]:
-    server = MetricsServer("127.0.0.1", 0, MetricsText(_seven))
+def server() -> Iterator[MonitoringPort]:
+    server = _port()
     yield server
     server.stop()
 
 
-@pytest.mark.parametrize("path", [*PATHS, "/metrics?name[]=x"])
-def test_the_metrics_and_the_process_are_told(server: MetricsServer, path: str) -> None:
+@pytest.mark.parametrize("path", [*METRICS_PATHS, "/metrics?name[]=x"])
+def test_the_metrics_and_the_process_are_told(server: MonitoringPort, path: str) -> None:
     status, kind, text = _get(server.address, path)
     assert (status, kind) == (200, "text/plain; version=0.0.4; charset=utf-8")
     samples = {s.name: s.value for family in text_string_to_metric_families(text) for s in family.samples}
@@ -55,14 +60,30 @@ def test_the_metrics_and_the_process_are_told(server: MetricsServer, path: str) 
     assert samples["process_resident_memory_bytes"] > 1 << 20
 
 
-def test_other_paths_and_methods_are_refused(server: MetricsServer) -> None:
+def test_readiness_is_that_of_the_moment() -> None:
+    missing = ["model m: epoch 3 is not loaded yet"]
+    server = _port(missing=missing)
+    try:
+        status, kind, text = _get(server.address, "/readyz")
+        assert (status, kind) == (503, "application/json")
+        assert json.loads(text) == {"status": "not ready", "missing": ["model m: epoch 3 is not loaded yet"]}
+        assert _get(server.address, "/healthz") == (200, "application/json", '{"status": "alive"}')
+        missing.clear()
+        status, _, text = _get(server.address, "/readyz?verbose")
+        assert status == 200
+        assert json.loads(text) == {"status": "ready", "missing": []}
+    finally:
+        server.stop()
+
+
+def test_other_paths_and_methods_are_refused(server: MonitoringPort) -> None:
     status, _, text = _get(server.address, "/")
     assert status == 404
-    assert PATHS[0] in text
-    assert _get(server.address, PATHS[0], "POST")[0] == 501
+    assert all(path in text for path in PATHS)
+    assert _get(server.address, METRICS_PATHS[0], "POST")[0] == 501
 
 
-def test_clients_that_say_nothing_do_not_use_up_threads(server: MetricsServer) -> None:
+def test_clients_that_say_nothing_do_not_use_up_threads(server: MonitoringPort) -> None:
     host, _, port = server.address.rpartition(":")
     silent = [socket.create_connection((host, int(port)), _TIMEOUT_S) for _ in range(30)]
     try:
@@ -77,7 +98,7 @@ def test_clients_that_say_nothing_do_not_use_up_threads(server: MetricsServer) -
     deadline = time.monotonic() + _TIMEOUT_S
     while True:  # those that were served give their place back
         try:
-            assert _get(server.address, PATHS[1])[0] == 200
+            assert _get(server.address, METRICS_PATHS[1])[0] == 200
             break
         except (ConnectionError, http.client.RemoteDisconnected):
             assert time.monotonic() < deadline
@@ -94,39 +115,39 @@ def _is_closed(one: socket.socket) -> bool:
         return True
 
 
-def test_an_ipv6_host(server: MetricsServer) -> None:
+def test_an_ipv6_host(server: MonitoringPort) -> None:
     with socket.socket(socket.AF_INET6) as probe:
         try:
             probe.bind(("::1", 0))
         except OSError:
             pytest.skip("this machine has no IPv6")
-    other = MetricsServer("::1", 0, MetricsText(_seven))
+    other = _port("::1")
     try:
         assert other.address.startswith("[::1]:")
-        assert _get(other.address, PATHS[0])[0] == 200
+        assert _get(other.address, METRICS_PATHS[0])[0] == 200
     finally:
         other.stop()
 
 
-def test_an_address_in_use_is_named(server: MetricsServer) -> None:
+def test_an_address_in_use_is_named(server: MonitoringPort) -> None:
     port = int(server.address.rpartition(":")[2])
     with pytest.raises(UnavailableError, match=f"--metrics-port: cannot listen on 127.0.0.1:{port}: Address already"):
-        MetricsServer("127.0.0.1", port, MetricsText(_seven))
+        _port(port=port)
 
 
 def test_a_bug_in_the_counters_is_logged_and_ends_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    server = MetricsServer("127.0.0.1", 0, MetricsText(_broken))
+    server = MonitoringPort("127.0.0.1", 0, metrics=MetricsText(_broken), missing=tuple)
     try:
         for _ in range(2):
             with pytest.raises(http.client.RemoteDisconnected):
-                _get(server.address, PATHS[0])
+                _get(server.address, METRICS_PATHS[0])
         assert "KeyError: 'batches'" in caplog.text
     finally:
         server.stop()
 
 
 def test_it_ends_with_a_client_connected() -> None:
-    server = MetricsServer("127.0.0.1", 0, MetricsText(_seven))
+    server = _port()
     host, _, port = server.address.rpartition(":")
     with socket.create_connection((host, int(port)), _TIMEOUT_S):
         begin = time.monotonic()

@@ -1,0 +1,42 @@
+"""What a shard server has counted and holds, gathered into one value for metrics."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from placement.view import ViewReading
+from shard_server.desired import DesiredPackage, PackageKey
+
+
+@dataclass(frozen=True)
+class ShardServerStatistics:
+    """One reading.
+
+    Attributes:
+        tables: as `_rpc.TableStore.stats` has them, and `calls` as `_rpc.Server.stats`.
+        buckets: (model, version) → buckets that are served.
+        held_bytes: of the blobs that are mapped, each once.
+        capacity_bytes: of the blobs that may be placed here.
+        is_ready: what `/readyz` says.
+        failures: attempts to hold what the placements ask for that failed.
+        view: what is known of the cluster.
+    """
+
+    tables: Mapping[str, int]
+    calls: Mapping[str, int]
+    buckets: Mapping[tuple[str, int], int]
+    held_bytes: int
+    capacity_bytes: int
+    is_ready: bool
+    failures: int
+    view: ViewReading
+
+
+def bucket_counts(packages: Mapping[PackageKey, DesiredPackage]) -> Mapping[tuple[str, int], int]:
+    """Return (model, version) → buckets of all its tables."""
+    counts: Counter[tuple[str, int]] = Counter()
+    for key, package in packages.items():
+        counts[key.model, key.version] += sum(map(len, package.buckets))
+    return counts
