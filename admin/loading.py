@@ -66,7 +66,14 @@ def parse_label(text: str, versions: Sequence[int]) -> tuple[str, int]:
 
 def owner() -> str:
     """Return who this command acts for, for locks and records."""
-    return f"{getpass.getuser()}@{socket.gethostname()}:{os.getpid()}"
+    return f"{_user()}@{socket.gethostname()}:{os.getpid()}"
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # an id without a name, as in a container
+        return str(os.getuid())
 
 
 async def load(

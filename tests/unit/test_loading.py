@@ -1,8 +1,9 @@
+import os
 from pathlib import Path
 
 import pytest
 
-from admin.loading import wanted_models
+from admin.loading import owner, wanted_models
 from tessera.errors import InvalidArgumentError, NotFoundError
 from tessera.repository import Repository
 
@@ -61,3 +62,10 @@ def test_an_empty_and_a_missing_repository_are_told_apart(tmp_path: Path) -> Non
         wanted_models(Repository(tmp_path), [])
     with pytest.raises(NotFoundError, match="elsewhere: no such directory"):
         wanted_models(Repository(tmp_path / "elsewhere"), [])
+
+
+def test_a_user_without_a_name_is_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 65_532)  # whom no line of /etc/passwd names, as in a container
+    assert owner().startswith("65532@")
