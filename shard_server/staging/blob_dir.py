@@ -130,7 +130,7 @@ class BlobDir:
             missing_bytes = sum(size for digest, size in blobs.items() if digest not in self._sizes)
             idle_bytes = sum(size for digest, size in self._idle.items() if digest not in blobs)
             idle_bytes += sum(self._sizes.get(digest, 0) for digest in self._needed if digest not in blobs)
-            begun_bytes = sum(file.stat().st_size for file in (self.root / "partial").iterdir())
+            begun_bytes = sum(map(_size, (self.root / "partial").iterdir()))
             if missing_bytes > self._free_bytes(self.root) + idle_bytes + begun_bytes:
                 raise ResourceExhaustedError(
                     f"disk: {missing_bytes:,} bytes of blobs are missing, the file system of {self.root} has room for "
@@ -157,8 +157,7 @@ class BlobDir:
         check_digest(digest, "digest")
         partial = self.root / "partial" / digest
         with self._lock:
-            begun_bytes = partial.stat().st_size if partial.exists() else 0
-            self._make_room(size_bytes, max(0, size_bytes - begun_bytes))
+            self._make_room(size_bytes, max(0, size_bytes - _size(partial)))
             self._coming.add(digest)
             self._used_bytes += size_bytes
         whole = False
@@ -200,6 +199,14 @@ class BlobDir:
             self._idle.pop(digest, None)
             self._used_bytes -= self._sizes.pop(digest, 0)
             self.path(digest).unlink(missing_ok=True)
+
+
+def _size(partial: Path) -> int:
+    """Return the bytes of a file; 0 if it is not there, for another thread may just have given it its name."""
+    try:
+        return partial.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _scan(root: Path) -> OrderedDict[str, int]:

@@ -114,6 +114,15 @@ def test_what_does_not_fit_is_refused_before_anything_is_removed(tmp_path: Path)
     assert blob_dir.used_bytes == 100
 
 
+def test_what_is_needed_may_be_said_while_a_blob_gets_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    blob_dir = BlobDir(tmp_path)
+    gone = tmp_path / "partial" / digest_of(A)
+    listed = Path.iterdir
+    monkeypatch.setattr(Path, "iterdir", lambda path: iter([gone]) if path.name == "partial" else listed(path))
+    blob_dir.need(sizes_of(blobs_of(A)))
+    blob_dir.need({})
+
+
 def test_the_disk_is_looked_at_before_and_during(tmp_path: Path) -> None:
     free = [1000]
     blob_dir = BlobDir(tmp_path, free_bytes=lambda directory: free[0])
