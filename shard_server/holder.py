@@ -14,6 +14,7 @@ from placement.records import Placement, StagingRecord
 from placement.snapshot import ClusterSnapshot, ModelView
 from shard_server.desired import check_room, desired_packages
 from shard_server.holdings import Holdings
+from shard_server.staging.stager import StagingCounts
 from tessera.errors import TesseraError
 
 
@@ -61,6 +62,9 @@ class Holder(Protocol):
 
     def progress(self) -> StagingRecord:
         """Return how far fetching is."""
+
+    def counts(self) -> StagingCounts:
+        """Return what was counted while fetching."""
 
     def stop(self) -> None:
         """End what runs in the background; what is held goes on to serve. Blocks for as long as that takes."""
@@ -113,6 +117,10 @@ class MountedHolder:
     def progress(self) -> StagingRecord:
         """See `Holder.progress`: nothing is fetched."""
         return StagingRecord()
+
+    def counts(self) -> StagingCounts:
+        """See `Holder.counts`: nothing is fetched."""
+        return StagingCounts()
 
     def stop(self) -> None:
         """See `Holder.stop`: nothing runs."""

@@ -28,6 +28,7 @@ class ShardServerCollector:
         yield from _lookups(statistics.tables)
         yield from _calls(statistics.calls)
         yield from _held(statistics)
+        yield from _staging(statistics)
         yield from view_metrics(statistics.view)
 
 
@@ -61,3 +62,12 @@ def _held(statistics: ShardServerStatistics) -> Iterator[Metric]:
     yield gauge("capacity_bytes", text, (), [((), statistics.capacity_bytes)])
     text = "Attempts to hold what the placements ask for that failed; each is tried again."
     yield counter("hold_failures", text, (), [((), statistics.failures)])
+
+
+def _staging(statistics: ShardServerStatistics) -> Iterator[Metric]:
+    left_bytes = statistics.staging.total_bytes - statistics.staging.done_bytes
+    yield gauge("staging_left_bytes", "Bytes of blobs that are still to be fetched.", (), [((), left_bytes)])
+    text = "Bytes of blobs that were read from other servers or the repository."
+    yield counter("staging_fetched_bytes", text, (), [((), statistics.staged.fetched_bytes)])
+    text = "Times that a source of blobs was silent, refused, or gave a damaged one."
+    yield counter("staging_source_problems", text, (), [((), statistics.staged.problems)])

@@ -163,6 +163,8 @@ class ShardServer:
             is_ready=not self.missing,
             failures=self._failures,
             view=self._view.read(),
+            staging=self._holder.progress(),
+            staged=self._holder.counts(),
         )
 
     async def _apply(self, snapshot: ClusterSnapshot) -> bool:

@@ -23,7 +23,7 @@ from shard_server.staging.origin import KeptManifests, Origin, Source, open_orig
 from shard_server.staging.peers import Peer, Peers, PeerTls
 from shard_server.staging.rate_limit import RateLimit
 from shard_server.staging.service import CHUNK_BYTES
-from shard_server.staging.stager import Stager
+from shard_server.staging.stager import Stager, StagingCounts
 from tessera.errors import TesseraError
 from tessera.manifest import Manifest
 
@@ -138,6 +138,10 @@ class StagedHolder:
     def progress(self) -> StagingRecord:
         """See `Holder.progress`."""
         return self._stager.progress()
+
+    def counts(self) -> StagingCounts:
+        """See `Holder.counts`."""
+        return self._stager.counts()
 
     def stop(self) -> None:
         """See `Holder.stop`."""

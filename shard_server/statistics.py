@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from placement.records import StagingRecord
 from placement.view import ViewReading
 from shard_server.desired import DesiredPackage, PackageKey
+from shard_server.staging.stager import StagingCounts
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,8 @@ class ShardServerStatistics:
         is_ready: what `/readyz` says.
         failures: attempts to hold what the placements ask for that failed.
         view: what is known of the cluster.
+        staging: how far fetching is.
+        staged: what was counted while fetching.
     """
 
     tables: Mapping[str, int]
@@ -32,6 +36,8 @@ class ShardServerStatistics:
     is_ready: bool
     failures: int
     view: ViewReading
+    staging: StagingRecord = field(default_factory=StagingRecord)
+    staged: StagingCounts = field(default_factory=StagingCounts)
 
 
 def bucket_counts(packages: Mapping[PackageKey, DesiredPackage]) -> Mapping[tuple[str, int], int]:

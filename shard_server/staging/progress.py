@@ -24,6 +24,8 @@ class Progress:
         self._samples = deque([(clock.monotonic_s(), 0)], maxlen=_SAMPLES)
         self._bytes_per_s = 0
         self._problem = ""
+        self.problems = 0
+        """How often something went wrong with a source since the start."""
         self.fetched_bytes = 0
         """Read from sources since the start, what was thrown away included."""
 
@@ -58,6 +60,7 @@ class Progress:
     def tell(self, problem: str) -> None:
         """Keep the newest thing that went wrong with a source: for people, it decides nothing."""
         self._problem = problem
+        self.problems += 1
 
     def record(self) -> StagingRecord:
         """Return what the server says of it."""

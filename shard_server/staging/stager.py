@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from placement.records import StagingRecord
 from shard_server.staging.blob_dir import BlobDir
@@ -25,6 +26,15 @@ _log = logging.getLogger("shard_server.staging")
 
 _DISTRUST_S = 10.0
 """How long a source that did not answer is asked last."""
+
+
+@dataclass(frozen=True)
+class StagingCounts:
+    """Bytes that were read from sources, and how often something was wrong with one (damage, silence, refusal)."""
+
+    fetched_bytes: int = 0
+    problems: int = 0
+
 
 SourcesOf = Callable[[str], Sequence[Source]]
 
@@ -95,11 +105,10 @@ class Stager:
         with self._changed:
             return self._queue.problem
 
-    @property
-    def fetched_bytes(self) -> int:
-        """What was read from sources since the start."""
+    def counts(self) -> StagingCounts:
+        """Return what was counted since the start."""
         with self._changed:
-            return self._progress.fetched_bytes
+            return StagingCounts(self._progress.fetched_bytes, self._progress.problems)
 
     def progress(self) -> StagingRecord:
         """Return how far it is."""

@@ -14,6 +14,7 @@ from placement.connect import EtcdSettings, open_etcd
 from placement.found import Found, Reader
 from placement.keys import Keys
 from support.small_model import MODEL
+from tessera.errors import DeadlineExceededError, UnavailableError
 
 _KILLER = """
 import os, signal, sys
@@ -77,7 +78,13 @@ def found(cluster: LocalCluster) -> Found:
         finally:
             await store.close()
 
-    return asyncio.run(read())
+    deadline_s = time.monotonic() + 30
+    while True:
+        try:
+            return asyncio.run(read())
+        except (UnavailableError, DeadlineExceededError):  # etcd is slow on a machine that has much else to do
+            if time.monotonic() > deadline_s:
+                raise
 
 
 def wait_for(cluster: LocalCluster, condition: Callable[[Found], bool], timeout_s: float = 60.0) -> Found:

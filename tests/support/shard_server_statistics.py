@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from placement.records import StagingRecord
+from shard_server.staging.stager import StagingCounts
 from shard_server.statistics import ShardServerStatistics
 from support.router_statistics import view_reading
 
@@ -30,4 +32,6 @@ def shard_server_statistics() -> ShardServerStatistics:
         is_ready=True,
         failures=1,
         view=view_reading(),
+        staging=StagingRecord(done_bytes=600, total_bytes=1000),
+        staged=StagingCounts(fetched_bytes=5600, problems=2),
     )

@@ -69,7 +69,8 @@ def test_everything_that_is_missing_comes_and_nothing_else(tmp_path: Path) -> No
         assert staging.changes.acquire(timeout=30)
         progress = staging.stager.progress()
         assert progress.done_bytes == progress.total_bytes == sum(map(len, wanted.values()))
-        assert staging.stager.fetched_bytes == sum(len(wanted[digest]) for digest in wanted.keys() - there.keys())
+        fetched = wanted.keys() - there.keys()
+        assert staging.stager.counts().fetched_bytes == sum(len(wanted[digest]) for digest in fetched)
         assert staging.stager.problem == ""
     finally:
         staging.close()
@@ -83,6 +84,7 @@ def test_what_is_damaged_at_one_source_comes_from_the_next_and_is_told(staging: 
     right = FakeSource("honest", {digest: content})
     staging.bring({digest: content}, wrong, short, right)
     assert "short" in staging.stager.progress().problem
+    assert staging.stager.counts().problems == 2
     assert f"blob {digest}: ends after 300 bytes" in staging.stager.progress().problem
     assert right.asked[0] == (digest, 0)  # nothing of what the others said is kept
 
