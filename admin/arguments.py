@@ -6,7 +6,9 @@ import argparse
 import json
 from typing import Any
 
+from placement.peer_calls import PeerTls
 from tessera.errors import InvalidArgumentError, SettingsError
+from tessera.process_settings import read_file
 from tessera.settings import ByteSize, parse_bytes
 
 
@@ -52,3 +54,25 @@ def add_cluster(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--etcd-cert", default="", metavar="FILE", help="client certificate for etcd")
     parser.add_argument("--etcd-key", default="", metavar="FILE", help="private key of --etcd-cert")
     parser.add_argument("--cluster", default="default", help="name of the cluster (default: %(default)s)")
+
+
+def add_shard_tls(parser: argparse.ArgumentParser) -> None:
+    """Add what is needed to call shard servers that speak TLS; `shard_tls` reads it."""
+    parser.add_argument(
+        "--shard-ca", default="", metavar="FILE", help="CA certificates for shard servers; turns TLS on"
+    )
+    parser.add_argument("--shard-cert", default="", metavar="FILE", help="client certificate for shard servers")
+    parser.add_argument("--shard-key", default="", metavar="FILE", help="private key of --shard-cert")
+
+
+def shard_tls(options: argparse.Namespace) -> PeerTls:
+    """Return what `add_shard_tls` was told, read.
+
+    Raises:
+        SettingsError: a file cannot be read, or one is missing beside another.
+    """
+    return PeerTls(
+        ca=read_file(options.shard_ca, "--shard-ca"),
+        cert=read_file(options.shard_cert, "--shard-cert"),
+        key=read_file(options.shard_key, "--shard-key"),
+    )

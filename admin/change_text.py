@@ -7,6 +7,7 @@ from typing import Any
 
 from admin.staging_text import expected_s, rate_of, staging_json, staging_line, staging_text, total_of
 from admin.table import render
+from placement.change_marks import Held
 from placement.change_plan import ChangePlan
 from placement.change_steps import ABORTABLE, Wait, next_step
 from placement.found import Found
@@ -96,6 +97,9 @@ def operation_json(model: str, operation: OperationRecord) -> dict[str, Any]:
         "origin_epoch": operation.origin_epoch,
         "waves_left": len(operation.later_digests),
         "error": operation.error,
+        "paused": operation.paused,
+        "held": operation.hold,
+        "verified": operation.verified_epoch == operation.target_epoch,
         "resumable": operation.active and operation.kind != "load",
         "abortable": operation.state in ABORTABLE and operation.kind != "load",
     }
@@ -106,6 +110,8 @@ def operation_text(model: str, operation: OperationRecord) -> str:
     what = operation.command or operation.kind
     error = f": {operation.error}" if operation.error else ""
     left = f", {len(operation.later_digests)} waves left" if operation.later_digests else ""
+    marks = [("paused", operation.paused), ("held", operation.hold)] if operation.active else []
+    left += "".join(f", {name}" for name, is_so in marks if is_so)
     epochs = f"epoch {operation.base_epoch} -> {operation.target_epoch}{left}"
     return f"model {model}: {what}: {operation.state.value}{error} ({epochs}, operation {operation.id})"
 
@@ -152,6 +158,8 @@ def next_action(found: Found) -> str:
         step = next_step(found, committed_for_s=0.0, grace_s=0.0)
     except TesseraError as error:
         return error.message
+    if isinstance(step, Held):
+        return step.what
     return f"waiting for {step.what}" if isinstance(step, Wait) else type(step).__name__.lower()
 
 

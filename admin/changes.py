@@ -7,6 +7,7 @@ import asyncio
 import json
 import sys
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,10 @@ def add_drive_arguments(parser: argparse.ArgumentParser) -> None:
         "--wait", action=argparse.BooleanOptionalAction, default=True,
         help="drive the change to its end; without, servers begin to prepare and `reshard resume` goes on "
         "(default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--no-commit", action="store_true",
+        help="stop when everything is prepared; `reshard verify` compares it, `reshard commit` goes on",
     )  # fmt: skip
     add_timeout(parser)
 
@@ -93,14 +98,13 @@ def _sizes(repository: Repository, found: Found, request: Request) -> Sizes:
         after = request.versions
     elif request.back_to is not None:
         after = request.back_to.versions
+    slots = request.finest(current)
     old = [repository.read_manifest(found.model, reference.version) for reference in current.versions]
     if after == current.versions:
-        sizes = slot_bytes(old, current.slots)
+        sizes = slot_bytes(old, slots)
         return Sizes(sizes, sizes, sizes)
     new = [repository.read_manifest(found.model, reference.version) for reference in after]
-    return Sizes(
-        slot_bytes(old, current.slots), slot_bytes(new, current.slots), slot_bytes([*old, *new], current.slots)
-    )
+    return Sizes(slot_bytes(old, slots), slot_bytes(new, slots), slot_bytes([*old, *new], slots))
 
 
 async def carry_out(store: Store, keys: Keys, model: str, plan: ChangePlan, options: argparse.Namespace) -> None:
@@ -125,7 +129,8 @@ async def carry_out(store: Store, keys: Keys, model: str, plan: ChangePlan, opti
         return
     confirm(options, f"Change model {model}?")
     driver = driver_of(store, keys, model)
-    done = await driver.begin(plan.change, timeout_s=options.timeout_s, wait=options.wait)
+    change = replace(plan.change, hold=options.no_commit)
+    done = await driver.begin(change, timeout_s=options.timeout_s, wait=options.wait)
     show_operation(options, model, done)
 
 
@@ -140,15 +145,18 @@ def show_operation(
     operation: OperationRecord,
     *,
     wanted: OperationState = OperationState.DONE,
+    paused: bool = False,
 ) -> None:
-    """Print an operation as it is in the end.
+    """Print an operation as its driver left it.
 
     Raises:
-        FailedPreconditionError: it has ended, and not as `wanted`.
+        FailedPreconditionError: it has ended, and not as `wanted`; or it is paused where `paused` is not wanted.
     """
     _print(options, operation_json(model, operation), operation_text(model, operation))
     if not operation.active and operation.state is not wanted:
         raise FailedPreconditionError(f"model {model}: the operation is {operation.state.value}: {operation.error}")
+    if operation.active and operation.paused and not paused:
+        raise FailedPreconditionError(f"model {model}: the operation was paused; `tessera reshard resume` goes on")
 
 
 def confirm(options: argparse.Namespace, question: str) -> None:

@@ -13,6 +13,8 @@ from typing import Any
 
 from admin import (
     batch_command,
+    cluster_command,
+    controller_command,
     load_command,
     package_commands,
     predict_command,
@@ -44,6 +46,8 @@ _VERBS = (
     load_command,
     reshard_command,
     server_command,
+    cluster_command,
+    controller_command,
     predict_command,
     status_command,
     k8s_command,

@@ -1,7 +1,8 @@
 """`tessera reshard`: changes where a live model's slots are, without failing a request.
 
 A change goes PLANNED, PREPARING, PREPARED, COMMITTED, DRAINED, DONE. The command may be killed at any point: `resume`
-goes on, `abort` goes back before the commit, and `reverse` is a new change that undoes one after it.
+goes on, `abort` goes back before the commit, and `reverse` is a new change that undoes one after it. `pause` holds it
+where it is; with --no-commit it stops before it becomes current, for `verify` and `commit`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import json
 import re
 from typing import Any
 
-from admin import changes
+from admin import changes, reshard_hold
 from admin.arguments import add_cluster, add_output, byte_size
 from admin.change_text import operation_json, operation_text, plan_json, plan_text, status_json, status_text
 from admin.progress import say
@@ -69,6 +70,8 @@ def add_to(verbs: Any) -> None:
             parser.add_argument("--reason", default="by an operator", help="for the records (default: %(default)s)")
         parser.set_defaults(run=lambda options, function=function: changes.run_verb(options, function))
 
+    reshard_hold.add_to(sub)
+
     listing = sub.add_parser("list", help="list changes", description="Lists each model's last change, and the audit.")
     add_cluster(listing)
     add_output(listing)
@@ -88,6 +91,10 @@ def _add_request(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--replicas", type=int, metavar="N", help="servers that hold each slot")
     parser.add_argument("--rebalance", action="store_true", help="even out bytes among the servers that are there")
+    parser.add_argument(
+        "--relayout", type=int, metavar="SLOTS",
+        help="another number of slots: a multiple or a divisor of the present one (buckets are not cut anew)",
+    )  # fmt: skip
     parser.add_argument(
         "--wave-bytes", type=byte_size, metavar="BYTES", help="move at most so much at once (default: all that fits)"
     )
@@ -110,9 +117,11 @@ def request_of(options: argparse.Namespace) -> Request:
         replicas=options.replicas,
         rebalance=options.rebalance,
         wave_bytes=options.wave_bytes,
+        slots=options.relayout,
     )
-    if not (request.add or request.remove or request.moves or request.replicas or request.rebalance):
-        raise InvalidArgumentError("expected --add, --remove, --move, --replicas or --rebalance")
+    asked = (request.add, request.remove, request.moves, request.replicas, request.rebalance, request.slots)
+    if not any(asked) and request.slots is None:
+        raise InvalidArgumentError("expected --add, --remove, --move, --replicas, --rebalance or --relayout")
     return request
 
 
@@ -135,6 +144,7 @@ def command_of(options: argparse.Namespace) -> str:
     parts = [f"--{name}={value}" for name in ("add", "remove", "move") for value in getattr(options, name)]
     parts += [f"--replicas={options.replicas}"] if options.replicas else []
     parts += ["--rebalance"] if options.rebalance else []
+    parts += [f"--relayout={options.relayout}"] if options.relayout is not None else []
     return f"reshard {options.model} {' '.join(parts)}"
 
 

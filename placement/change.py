@@ -8,12 +8,13 @@ cannot both win, because each transaction compares the lock's fencing token and 
 from __future__ import annotations
 
 import asyncio
-import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 
 from placement.audit import audit_put
+from placement.change_begin import Change as Change
+from placement.change_begin import check_change, first_record
+from placement.change_marks import Held, Mark, commit_step, pause_step, resume_step, verified_step
 from placement.change_steps import (
     Commit,
     Finished,
@@ -29,45 +30,23 @@ from placement.found import Found, Reader
 from placement.keys import Keys
 from placement.lock import LOCK_TTL_S, Lock
 from placement.membership import LEASE_TTL_S
-from placement.records import AuditRecord, OperationRecord, OperationState, Placement, TrafficRecord
+from placement.records import AuditRecord, OperationRecord, OperationState
 from placement.store import ABSENT, MAX_OPERATIONS, Compare, Delete, Put, Store
 from placement.tidy import tidy
 from placement.traffic import after_commit
 from tessera.clock import Clock, SystemClock
-from tessera.errors import AbortedError, DeadlineExceededError, FailedPreconditionError, UnavailableError
+from tessera.errors import AbortedError, DeadlineExceededError, UnavailableError
 
 ROUTER_GRACE_S = 3.0 * LEASE_TTL_S
 """How long a router that has vanished is waited for: more than a lease and than the deadline of most requests."""
 
-MAX_SERVERS = MAX_OPERATIONS - 8
-"""Servers before and after together: each is a comparison of the committing transaction, beside lock and records."""
+_FORGOTTEN = MAX_OPERATIONS - 8
+"""Routers that one transaction forgets; those that are left are forgotten by the next change."""
 
 _POLL_S = 0.1
 _RETRY_S = 0.5
 
 Progress = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Change:
-    """What is to be changed, decided from `found`; refused when that is no longer so.
-
-    Attributes:
-        targets: the placements to be made current one after the other; their epochs follow `found.last_epoch`.
-        kind: "reshard" or "rollout".
-        command: what was asked for, in words, for people.
-        lost: servers of the present placement that are gone for good.
-        traffic: how requests are divided once other versions are current.
-        id: of the operation; empty for a new one.
-    """
-
-    found: Found
-    targets: tuple[Placement, ...]
-    kind: str
-    command: str
-    lost: tuple[str, ...] = ()
-    traffic: TrafficRecord = field(default_factory=TrafficRecord)
-    id: str = ""
 
 
 class ChangeDriver:
@@ -116,21 +95,61 @@ class ChangeDriver:
             DeadlineExceededError: `timeout_s` ran out; the operation stays as it is.
             UnavailableError: the store does not answer.
         """
-        _check(change)
+        check_change(change)
         async with self._limited(timeout_s), self._lock() as lock:
             await self._write(lock, change)
             until = frozenset() if wait else frozenset({OperationState.PREPARING})
-            return await self._drive(lock, lambda found: self._next(found), until)
+            return await self._drive(lock, self._next, until)
 
     async def resume(self, *, timeout_s: float) -> OperationRecord:
-        """Go on with the operation that is there until it is DONE or ABORTED, and return it.
+        """Go on with the operation that is there, paused or not, until it has ended or is held, and return it.
 
         Raises:
             NotFoundError: there is none.
             As `begin` otherwise.
         """
         async with self._limited(timeout_s), self._lock() as lock:
-            return await self._drive(lock, lambda found: self._next(found))
+            await self._drive(lock, resume_step)
+            return await self._drive(lock, self._next)
+
+    async def carry_on(self, *, timeout_s: float) -> OperationRecord:
+        """As `resume`, for whoever acts without an operator: what is paused stays so."""
+        async with self._limited(timeout_s), self._lock() as lock:
+            return await self._drive(lock, self._next)
+
+    async def pause(self, *, timeout_s: float) -> OperationRecord:
+        """Let nobody do anything for the operation before it is resumed or given up.
+
+        Takes no lock: whoever drives it now compares the record with each write, and stops when it reads the next one.
+
+        Raises:
+            NotFoundError: there is none.
+            FailedPreconditionError: it has ended, is being given up, or is a load.
+            As `begin` otherwise.
+        """
+        async with self._limited(timeout_s):
+            return await self._drive(None, pause_step)
+
+    async def verified(self, epoch: int, *, timeout_s: float) -> OperationRecord:
+        """Write that what is staged for `epoch` was compared with what it should be, and return the operation.
+
+        Raises:
+            FailedPreconditionError: the operation is not PREPARED for that epoch.
+            As `pause` otherwise.
+        """
+        async with self._limited(timeout_s):
+            return await self._drive(None, lambda found: verified_step(found, epoch))
+
+    async def commit(self, *, unverified: bool = False, timeout_s: float) -> OperationRecord:
+        """Commit an operation that is held, and drive it, with all waves that follow, to its end.
+
+        Raises:
+            FailedPreconditionError: it is not PREPARED, or was not verified and `unverified` is False.
+            As `resume` otherwise.
+        """
+        async with self._limited(timeout_s), self._lock() as lock:
+            await self._drive(lock, lambda found: commit_step(found, unverified=unverified))
+            return await self._drive(lock, self._next)
 
     async def abort(self, reason: str, *, timeout_s: float) -> OperationRecord:
         """Give the operation up; return when servers have dropped what they staged for it.
@@ -159,7 +178,7 @@ class ChangeDriver:
 
     async def _drive(
         self,
-        lock: Lock,
+        lock: Lock | None,
         decide: Callable[[Found], Step],
         until: frozenset[OperationState] = frozenset(),
     ) -> OperationRecord:
@@ -167,10 +186,11 @@ class ChangeDriver:
             try:
                 found = await self._reader.read()
                 step = decide(found)
-                if isinstance(step, Finished) or (found.operation is not None and found.operation.state in until):
-                    assert found.operation is not None
+                operation = found.operation
+                if isinstance(step, Finished | Held) or (operation is not None and operation.state in until):
+                    assert operation is not None
                     await self._tidy(found)
-                    return found.operation
+                    return operation
                 if isinstance(step, Wait):
                     self._say(f"waiting for {step.what}")
                     await asyncio.sleep(_POLL_S)
@@ -184,7 +204,9 @@ class ChangeDriver:
                 self._say(error.message)
                 await asyncio.sleep(_RETRY_S)
 
-    async def _check_lock(self, lock: Lock) -> None:
+    async def _check_lock(self, lock: Lock | None) -> None:
+        if lock is None:
+            return
         key = self._keys.lock(self._model)
         held = await self._store.get(key)
         if held is None or held.created != lock.compare.created:
@@ -203,39 +225,34 @@ class ChangeDriver:
 
     async def _write(self, lock: Lock, change: Change) -> None:
         """Write the documents, then the operation, which compares that what the plan rests on still stands."""
-        found, (target, *later) = change.found, change.targets
-        base = found.current_placement
-        assert base is not None
-        assert found.current is not None
+        found = change.found
         for placement in change.targets:
             key = self._keys.placement(self._model, placement.epoch)
-            await self._store.transact([lock.compare, Compare(key, version=ABSENT)], [Put(key, placement.to_bytes())])
-        operation = OperationRecord(
-            id=change.id or uuid.uuid4().hex,
-            kind=change.kind,
-            state=OperationState.PLANNED,
-            base_epoch=base.epoch,
-            target_epoch=target.epoch,
-            target_digest=target.digest,
-            owner=self._owner,
-            base_digest=base.digest,
-            later_digests=tuple(placement.digest for placement in later),
-            origin_epoch=base.epoch,
-            lost=change.lost,
-            routers=tuple(sorted({*found.routers, *found.known_routers})),
-            command=change.command,
-            traffic=change.traffic,
-            origin_versions=found.current.versions,
-            origin_traffic=found.current.traffic,
-        )
+            await self._put([lock.compare, Compare(key, version=ABSENT)], Put(key, placement.to_bytes()))
+        operation = first_record(change, self._owner)
         compares = [
             *self._compares(lock, found),
             Compare(self._keys.current(self._model), version=found.current_version),
         ]
-        await self._store.transact(compares, [Put(self._keys.operation(self._model), operation.to_bytes())])
-        self._say(f"operation {operation.id}: epoch {base.epoch} -> {change.targets[-1].epoch}")
+        await self._put(compares, Put(self._keys.operation(self._model), operation.to_bytes()))
+        self._say(f"operation {operation.id}: epoch {operation.base_epoch} -> {change.targets[-1].epoch}")
 
-    async def _do(self, lock: Lock, found: Found, step: Move | Commit | NextWave) -> None:
+    async def _put(self, compares: list[Compare], put: Put) -> None:
+        """Write what nobody else would write alike; when the outcome is unknown, what is there tells it."""
+        while True:
+            try:
+                await self._store.transact(compares, [put])
+                return
+            except AbortedError:
+                entry = await self._store.get(put.key)
+                if entry is None or entry.value != put.value:
+                    raise
+                return
+            except (UnavailableError, DeadlineExceededError) as error:
+                self._say(error.message)
+                await asyncio.sleep(_RETRY_S)
+
+    async def _do(self, lock: Lock | None, found: Found, step: Mark | Move | Commit | NextWave) -> None:
         operation, keys = found.operation, self._keys
         assert operation is not None
         compares = self._compares(lock, found)
@@ -245,8 +262,7 @@ class ChangeDriver:
             placement = step.placement
             current = after_commit(found, operation, placement)
             compares += [Compare(keys.current(self._model), version=found.current_version)]
-            compares += [Compare(entry.key, created=entry.created) for entry in step.ready]
-            compares += [Compare(keys.member(server), created=created) for server, created in step.owners]
+            compares += found.still_there(keys, step.ready, step.owners)
             puts.append(Put(keys.current(self._model), current.to_bytes()))
             puts.append(self._audit(operation, f"epoch {placement.epoch} is current"))
         elif changed.state is OperationState.ABORTED:
@@ -254,7 +270,7 @@ class ChangeDriver:
         if isinstance(step, Move):
             puts += [
                 Delete(keys.known_router(router))
-                for router in step.forget[:MAX_SERVERS]
+                for router in step.forget[:_FORGOTTEN]
                 if router in found.known_routers
             ]
         await self._store.transact(compares, [Put(keys.operation(self._model), changed.to_bytes()), *puts])
@@ -264,8 +280,9 @@ class ChangeDriver:
         record = AuditRecord(operation.id, self._owner, operation.command, result, self._model)
         return audit_put(self._keys, self._clock, record)
 
-    def _compares(self, lock: Lock, found: Found) -> list[Compare]:
-        return [lock.compare, Compare(self._keys.operation(self._model), version=found.operation_version)]
+    def _compares(self, lock: Lock | None, found: Found) -> list[Compare]:
+        operation = Compare(self._keys.operation(self._model), version=found.operation_version)
+        return [operation] if lock is None else [lock.compare, operation]
 
     async def _tidy(self, found: Found) -> None:
         if found.current is not None and found.operation is not None and not found.operation.active:
@@ -276,25 +293,3 @@ class ChangeDriver:
         if text != self._said:
             self._said = text
             self._progress(text)
-
-
-def _check(change: Change) -> None:
-    """Refuse what can be seen to be wrong before anything is written."""
-    found = change.found
-    if found.operation is not None and found.operation.active:
-        raise FailedPreconditionError(
-            f"model {found.model}: operation {found.operation.id} ({found.operation.command or found.operation.kind}, "
-            f"{found.operation.state.value}) of {found.operation.owner} is under way; see `tessera reshard status`"
-        )
-    base = found.current_placement
-    if base is None:
-        raise FailedPreconditionError(f"model {found.model}: has no placement yet; `tessera model load` makes one")
-    for placement in change.targets:
-        if (count := len({*base.servers, *placement.servers})) > MAX_SERVERS:
-            raise FailedPreconditionError(
-                f"model {found.model}: {count} servers before and after, expected at most {MAX_SERVERS} in one change"
-            )
-        base = placement
-    epochs = [placement.epoch for placement in change.targets]
-    assert epochs == list(range(found.last_epoch + 1, found.last_epoch + 1 + len(epochs)))
-    assert epochs

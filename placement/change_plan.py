@@ -10,6 +10,7 @@ from placement.change_report import Check, ServerChange, Sizes, checks, describe
 from placement.found import Found
 from placement.plan import PlanServer, plan_placement
 from placement.records import PackageRef, Placement, ServerState, TrafficRecord
+from placement.relayout import check_slots, expanded, joined, joined_sizes
 from placement.traffic import check_traffic, without_gone
 from placement.waves import split
 from tessera.errors import FailedPreconditionError, InvalidArgumentError, NotFoundError
@@ -37,6 +38,7 @@ class Request:
         back_to: the placement to go back to, under a new epoch; cannot be combined with the others.
         wave_bytes: how much one wave may move; None: all that fits.
         traffic: how requests are divided from then on; None: as now, without the versions that leave.
+        slots: how many slots there are to be; None: as many as now.
     """
 
     add: tuple[str, ...] = ()
@@ -48,6 +50,11 @@ class Request:
     back_to: Placement | None = None
     wave_bytes: int | None = None
     traffic: TrafficRecord | None = None
+    slots: int | None = None
+
+    def finest(self, current: Placement) -> int:
+        """Return the larger number of slots of what is there and what is asked for: sizes are given for that."""
+        return max(current.slots, self.slots or 0, self.back_to.slots if self.back_to is not None else 0)
 
 
 @dataclass(frozen=True)
@@ -85,7 +92,7 @@ def plan_change(found: Found, request: Request, sizes: Sizes, *, kind: str, comm
     Args:
         found: what the store holds.
         request: what is asked for.
-        sizes: of each slot.
+        sizes: of each of `request.finest` slots.
         kind: "reshard" or "rollout".
         command: what was asked for, in words.
 
@@ -101,53 +108,68 @@ def plan_change(found: Found, request: Request, sizes: Sizes, *, kind: str, comm
         raise NotFoundError(f"model {found.model}: has no placement; `tessera model load` makes one")
     _check(found, current, request)
     epoch = found.last_epoch + 1
-    limits = limits_of(found, current, sizes.now)
-    minimum = 0
-    ratio = 1.0
-    versions = request.versions if request.versions is not None else current.versions
-    if request.back_to is not None:
-        target = replace(request.back_to, epoch=epoch)
-    elif request.moves:
-        target = _moved(found, current, request.moves, epoch)
-    elif not current.servers or not (request.add or request.remove or request.rebalance or request.replicas):
-        target = replace(current, epoch=epoch, versions=versions)
-    else:
-        plan = plan_placement(
-            model=found.model,
-            epoch=epoch,
-            versions=versions,
-            servers=_servers(found, current, request, limits),
-            slot_bytes=sizes.after,
-            replicas=request.replicas or current.replicas,
-            current=current,
-        )
-        target, minimum, ratio = plan.placement, plan.minimum_moved_bytes, plan.max_over_average
+    # Everything is compared slot by slot, in the finer layout of the two.
+    base = expanded(current, request.finest(current))
+    limits = limits_of(found, base, sizes.now)
+    target, minimum, ratio = _target(found, current, request, sizes, limits, epoch)
+    fine = expanded(target, base.slots)
     if target.versions == current.versions:
-        targets = split(current, target, sizes.now, limits, wave_bytes=request.wave_bytes)
+        steps = split(base, fine, sizes.now, limits, wave_bytes=request.wave_bytes)
     else:
-        targets = (target,)  # a version flips as a whole
+        steps = (fine,)  # a version flips as a whole
     if replace(target, epoch=current.epoch) == current:
-        targets = ()
+        steps = ()
     lost = tuple(server for server in request.remove if server not in found.members)
+    targets = (*steps[:-1], replace(target, epoch=steps[-1].epoch)) if steps else ()
     change = Change(found, targets, kind, command, lost, _traffic(found, request, target)) if targets else None
-    before, after = owners(current), owners(target)
+    before, after = owners(base), owners(fine)
     return ChangePlan(
         change=change,
-        servers=describe_servers(current, targets, sizes, limits),
+        servers=describe_servers(base, steps, sizes, limits),
         moved_bytes=moved_bytes(before, after, sizes),
         minimum_moved_bytes=minimum,
         moved_slots=sum(set(old) != set(new) for old, new in zip(before, after, strict=True)),
-        slots=current.slots,
+        slots=base.slots,
         max_over_average=ratio,
-        checks=checks(found, current, targets, sizes, limits, lost),
+        checks=checks(found, base, steps, sizes, limits, lost),
     )
+
+
+def _target(
+    found: Found, current: Placement, request: Request, sizes: Sizes, limits: Mapping[str, int], epoch: int
+) -> tuple[Placement, int, float]:
+    """Return what is to be there in the end, the bytes that have to move at least, and the unevenness after."""
+    versions = request.versions if request.versions is not None else current.versions
+    if request.back_to is not None:
+        return replace(request.back_to, epoch=epoch), 0, 1.0
+    if request.moves:
+        return _moved(found, current, request.moves, epoch), 0, 1.0
+    slots = request.slots or current.slots
+    asked = request.add or request.remove or request.rebalance or request.replicas or slots != current.slots
+    if not current.servers:
+        rows = ((),) * slots
+        return replace(current, epoch=epoch, versions=versions, slots=slots, slot_servers=rows), 0, 1.0
+    if not asked:
+        return replace(current, epoch=epoch, versions=versions), 0, 1.0
+    plan = plan_placement(
+        model=found.model,
+        epoch=epoch,
+        versions=versions,
+        servers=_servers(found, current, request, limits),
+        slot_bytes=joined_sizes(sizes.after, slots),
+        replicas=request.replicas or current.replicas,
+        current=joined(current, slots, sizes.now) if slots < current.slots else expanded(current, slots),
+    )
+    return plan.placement, plan.minimum_moved_bytes, plan.max_over_average
 
 
 def _check(found: Found, current: Placement, request: Request) -> None:
     kinds = bool(request.moves) + (request.back_to is not None)
-    kinds += bool(request.add or request.remove or request.replicas or request.rebalance)
+    kinds += bool(request.add or request.remove or request.replicas or request.rebalance or request.slots)
     if kinds > 1:
         raise InvalidArgumentError("--move and reversing cannot be combined with each other or with other changes")
+    if request.slots is not None:
+        check_slots(request.slots, current.slots)
     if both := sorted(set(request.add) & set(request.remove)):
         raise InvalidArgumentError(f"--add and --remove: both name {', '.join(both)}")
     for server in (*request.add, *(move.to for move in request.moves)):

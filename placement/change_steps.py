@@ -14,13 +14,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from placement.found import Found, not_ready, with_reason
+from placement.change_marks import Held, Mark
+from placement.found import Found, not_ready, some, with_reason
 from placement.records import MemberState, OperationRecord, OperationState, Placement
 from placement.store import Entry
 from tessera.errors import DataLossError, FailedPreconditionError, NotFoundError
 
 ABORTABLE = (OperationState.PLANNED, OperationState.PREPARING, OperationState.PREPARED)
-_NAMED = 8
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class NextWave:
     digest: str
 
 
-Step = Finished | Wait | Move | Commit | NextWave
+Step = Finished | Held | Wait | Mark | Move | Commit | NextWave
 
 
 def next_step(found: Found, *, committed_for_s: float, grace_s: float) -> Step:
@@ -90,6 +90,8 @@ def next_step(found: Found, *, committed_for_s: float, grace_s: float) -> Step:
         raise FailedPreconditionError(
             f"model {found.model}: operation {operation.id} is a load; `tessera model load` goes on with it"
         )
+    if operation.paused:
+        return Held("it is paused; `tessera reshard resume` goes on")
     match operation.state:
         case OperationState.ABORTING:
             return _when_aborting(found, operation)
@@ -124,10 +126,13 @@ def abort_step(found: Found, reason: str) -> Step:
     return Move(OperationState.ABORTING, reason)
 
 
-def after(operation: OperationRecord, step: Move | Commit | NextWave, owner: str) -> OperationRecord:
+def after(operation: OperationRecord, step: Mark | Move | Commit | NextWave, owner: str) -> OperationRecord:
     """Return the operation as it is once `step` was done by `owner`."""
+    if isinstance(step, Mark):
+        return step.on(operation)
     if isinstance(step, Move):
-        return replace(operation, state=step.state, error=step.error or operation.error, owner=owner)
+        paused = operation.paused and step.state is not OperationState.ABORTING
+        return replace(operation, state=step.state, error=step.error or operation.error, owner=owner, paused=paused)
     if isinstance(step, Commit):
         return replace(operation, state=OperationState.COMMITTED, owner=owner)
     return replace(
@@ -166,12 +171,14 @@ def _when_preparing(found: Found, operation: OperationRecord) -> Step:
         if found.model in record.pinned and record.prepared.get(found.model, 0) < target.epoch
     ]
     if loading:
-        return Wait(f"{len(loading)} routers to load epoch {target.epoch}: {_some(loading)}")
+        return Wait(f"{len(loading)} routers to load epoch {target.epoch}: {some(loading)}")
     if operation.state is OperationState.PREPARING:
         return Move(OperationState.PREPARED)
+    if operation.hold:
+        return Held("it is PREPARED and held; `tessera reshard verify`, then `tessera reshard commit`")
     unwell = [with_reason(s, found.members.get(s)) for s in _owners(base, operation) if not _is_well(found, s, base)]
     if unwell:
-        return Wait(f"the servers of epoch {base.epoch} to be well: {_some(unwell)}")
+        return Wait(f"the servers of epoch {base.epoch} to be well: {some(unwell)}")
     others = [server for server in _owners(base, operation) if server not in target.servers]
     return Commit(target, ready, tuple((server, found.created[server]) for server in others))
 
@@ -198,20 +205,20 @@ def _when_committed(found: Found, operation: OperationRecord, committed_for_s: f
         raise DataLossError(f"model {model}: operation {operation.id} is COMMITTED, but epoch {epoch} is not current")
     behind = [server for server, member in sorted(found.members.items()) if member.epochs.get(model, 0) < epoch]
     if behind:
-        return Wait(f"{len(behind)} servers to see epoch {epoch}: {_some(behind)}")
+        return Wait(f"{len(behind)} servers to see epoch {epoch}: {some(behind)}")
     using = [router for router, record in sorted(found.routers.items()) if record.pinned.get(model, 0) < epoch]
     if using:
-        return Wait(f"{len(using)} routers to end requests of earlier epochs than {epoch}: {_some(using)}")
+        return Wait(f"{len(using)} routers to end requests of earlier epochs than {epoch}: {some(using)}")
     silent = sorted({*operation.routers, *found.known_routers} - found.routers.keys())
     if silent and committed_for_s < grace_s:
         left_s = grace_s - committed_for_s
-        return Wait(f"{left_s:.0f} s more for routers that are not heard of: {_some(silent)}")
+        return Wait(f"{left_s:.0f} s more for routers that are not heard of: {some(silent)}")
     return Move(OperationState.DRAINED, forget=tuple(silent))
 
 
 def _when_drained(found: Found, operation: OperationRecord) -> Step:
     if keeping := _keeping(found, operation):  # also before another wave, which counts on the room
-        return Wait(f"{len(keeping)} servers to drop what they no longer need: {_some(keeping)}")
+        return Wait(f"{len(keeping)} servers to drop what they no longer need: {some(keeping)}")
     if operation.later_digests:
         return NextWave(operation.target_epoch + 1, operation.later_digests[0])
     return Move(OperationState.DONE)
@@ -219,7 +226,7 @@ def _when_drained(found: Found, operation: OperationRecord) -> Step:
 
 def _when_aborting(found: Found, operation: OperationRecord) -> Step:
     if keeping := _keeping(found, operation):
-        return Wait(f"{len(keeping)} servers to drop what they staged: {_some(keeping)}")
+        return Wait(f"{len(keeping)} servers to drop what they staged: {some(keeping)}")
     return Move(OperationState.ABORTED, operation.error)
 
 
@@ -233,7 +240,3 @@ def _keeping(found: Found, operation: OperationRecord) -> list[str]:
         for server in sorted(involved & found.members.keys())
         if found.members[server].released.get(found.model, 0) < found.operation_version
     ]
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")

@@ -252,9 +252,7 @@ class EtcdStore:
         keys = ", ".join(operation.key for operation in operations)
         response: pb.TxnResponse = await self._unary(_TXN, request, pb.TxnResponse.FromString, keys, is_write=True)
         if not response.succeeded:
-            expected = ", ".join(
-                f"{c.key} {f'version {c.version}' if c.created is None else f'created {c.created}'}" for c in compares
-            )
+            expected = ", ".join(f"{compare.key} {compare.wanted}" for compare in compares)
             raise AbortedError(f"{keys}: not written: somebody else was first; expected {expected}")
         return response
 
@@ -334,6 +332,14 @@ def _event(event: pb.Event) -> Event:
 
 def _compare(compare: Compare) -> pb.Compare:
     key = compare.key.encode()
+    if compare.none_created_after is not None:
+        return pb.Compare(
+            key=key,
+            range_end=_range_end(compare.key),
+            target=pb.Compare.CREATE,
+            result=pb.Compare.LESS,
+            create_revision=compare.none_created_after + 1,
+        )
     if compare.created is not None:
         return pb.Compare(key=key, target=pb.Compare.CREATE, create_revision=compare.created)
     if compare.version is None:

@@ -18,8 +18,14 @@ from placement.records import (
     RouterRecord,
     ServerRecord,
     ServerState,
+    epochs_before,
 )
-from placement.store import ABSENT, Entry, Store
+from placement.store import ABSENT, MAX_OPERATIONS, Compare, Entry, Store
+
+MAX_COMPARED = MAX_OPERATIONS - 8
+"""Servers that a commit compares one by one; a few more comparisons are for lock, operation and pointer."""
+
+_NAMED = 8
 
 
 @dataclass(frozen=True)
@@ -34,6 +40,7 @@ class Found:
         last_epoch: the highest epoch that was ever written.
         ready: (epoch, server) → what the server reported.
         members: the live servers, and `created` the revision that made each one's record.
+        members_revision: of the store, when the members were read.
         servers: what the operator wants of them.
         routers: the live routers.
         known_routers: ids of the routers that may send requests, heard of or not.
@@ -52,6 +59,7 @@ class Found:
     ready: Mapping[tuple[int, str], tuple[Entry, ReadyRecord]] = field(default_factory=dict)
     members: Mapping[str, MemberRecord] = field(default_factory=dict)
     created: Mapping[str, int] = field(default_factory=dict)
+    members_revision: int = 0
     servers: Mapping[str, ServerRecord] = field(default_factory=dict)
     routers: Mapping[str, RouterRecord] = field(default_factory=dict)
     known_routers: tuple[str, ...] = ()
@@ -75,6 +83,24 @@ class Found:
                 missing.append(with_reason(server, member))
         return tuple(ready), missing
 
+    def still_there(self, keys: Keys, ready: Sequence[Entry], owners: Sequence[tuple[str, int]] = ()) -> list[Compare]:
+        """Return the comparisons by which a commit fails when a server that it counts on has gone or is another now.
+
+        Above `MAX_COMPARED` servers it is one comparison: nobody has registered since the members were read. A server
+        that was restarted meanwhile, and may hold nothing yet, had to; one that died is as one that dies just after.
+
+        Args:
+            keys: of the cluster.
+            ready: the reports that the commit rests on.
+            owners: (server, revision that made its record) of those that it counts on without a report.
+        """
+        if len(ready) + len(owners) > MAX_COMPARED:
+            return [Compare(keys.members, none_created_after=self.members_revision)]
+        return [
+            *(Compare(entry.key, created=entry.created) for entry in ready),
+            *(Compare(keys.member(server), created=created) for server, created in owners),
+        ]
+
 
 def with_reason(server: str, member: MemberRecord | None) -> str:
     """Return the server's name with what it says of why it is not ready."""
@@ -86,7 +112,12 @@ def with_reason(server: str, member: MemberRecord | None) -> str:
 def not_ready(missing: Sequence[str], target: Placement) -> str:
     """Return what is waited for while `missing` servers of `target` have not reported."""
     count = len(target.servers)
-    return f"{len(missing)} of {count} servers to hold their part of epoch {target.epoch}: {', '.join(missing)}"
+    return f"{len(missing)} of {count} servers to hold their part of epoch {target.epoch}: {some(missing)}"
+
+
+def some(names: Sequence[str]) -> str:
+    """Return the first names, and how many more there are."""
+    return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
 
 
 class Reader:
@@ -105,7 +136,8 @@ class Reader:
         """
         keys, model = self._keys, self._model
         entries = (await self._store.list_prefix(keys.model(model))).entries
-        members = (await self._store.list_prefix(keys.members)).entries
+        listed = await self._store.list_prefix(keys.members)
+        members = listed.entries
         servers = (await self._store.list_prefix(keys.servers)).entries
         routers = (await self._store.list_prefix(keys.routers)).entries
         known = (await self._store.list_prefix(keys.known_routers)).entries
@@ -116,7 +148,8 @@ class Reader:
         pointer = CurrentRecord.from_bytes(current.value, current.key) if current else None
         record = OperationRecord.from_bytes(operation.value, operation.key) if operation else None
         ready: dict[tuple[int, str], tuple[Entry, ReadyRecord]] = {}
-        epochs = [0, pointer.epoch if pointer else 0, record.target_epoch if record else 0]
+        generation = MetaRecord.from_bytes(meta.value, meta.key).generation if meta else FIRST_GENERATION
+        epochs = [epochs_before(generation), pointer.epoch if pointer else 0, record.target_epoch if record else 0]
         for entry in entries:
             parsed = keys.parse(entry.key)
             if parsed is not None and parsed.kind is Kind.PLACEMENT:
@@ -125,7 +158,7 @@ class Reader:
                 ready[parsed.epoch, parsed.id] = entry, ReadyRecord.from_bytes(entry.value, entry.key)
         return Found(
             model=model,
-            generation=MetaRecord.from_bytes(meta.value, meta.key).generation if meta else FIRST_GENERATION,
+            generation=generation,
             current=pointer,
             current_version=current.version if current else ABSENT,
             current_placement=self._document(by_key, pointer.epoch) if pointer else None,
@@ -137,6 +170,7 @@ class Reader:
             ready=ready,
             members={name(e): MemberRecord.from_bytes(e.value, e.key) for e in members},
             created={name(e): e.created for e in members},
+            members_revision=listed.revision,
             servers={name(e): ServerRecord.from_bytes(e.value, e.key) for e in servers},
             routers={name(e): RouterRecord.from_bytes(e.value, e.key) for e in routers},
             known_routers=tuple(name(e) for e in known),

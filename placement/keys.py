@@ -26,6 +26,7 @@ class Kind(Enum):
     OPERATION = "op"
     READY = "ready"
     LOCK = "locks"
+    CONTROLLER = "controller"
     AUDIT = "audit"
 
 
@@ -132,9 +133,19 @@ class Keys:
         """A server's report that it holds its part of a placement."""
         return f"{self.model(model)}ready/{_epoch(epoch)}/" + check_id(server, "server id")
 
+    @property
+    def locks(self) -> str:
+        """Prefix of the locks of models."""
+        return f"{self.prefix}locks/"
+
     def lock(self, model: str) -> str:
         """Who may drive the operation of a model."""
-        return f"{self.prefix}locks/{check_model(model)}"
+        return self.locks + check_model(model)
+
+    @property
+    def controller(self) -> str:
+        """Which controller is elected."""
+        return f"{self.prefix}controller"
 
     @property
     def audits(self) -> str:
@@ -151,8 +162,8 @@ class Keys:
             return None
         parts = key[len(self.prefix) :].split("/")
         match parts:
-            case ["meta"]:
-                return Parsed(Kind.META)
+            case ["meta" | "controller" as kind]:
+                return Parsed(Kind(kind))
             case ["servers" | "members" | "routers" | "known-routers" as kind, name] if _ID.fullmatch(name):
                 return Parsed(Kind(kind), id=name)
             case ["audit", name] if name:

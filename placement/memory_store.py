@@ -96,11 +96,7 @@ class MemoryStore:
         self._enter()
         check_transaction(compares, operations)
         for compare in compares:
-            entry = self._entries.get(compare.key)
-            version, created = (entry.version, entry.created) if entry else (ABSENT, ABSENT)
-            if compare.version not in (None, version) or compare.created not in (None, created):
-                wanted = f"version {compare.version}" if compare.created is None else f"created at {compare.created}"
-                raise AbortedError(f"{compare.key}: got version {version} created at {created}, expected {wanted}")
+            self._check(compare)
         for operation in operations:
             if isinstance(operation, Put) and operation.lease != NO_LEASE and operation.lease not in self._leases:
                 raise NotFoundError(f"{operation.key}: lease {operation.lease} has ended")
@@ -180,6 +176,18 @@ class MemoryStore:
         if self._closed:
             raise UnavailableError("the memory store is closed")
         self.expire_leases()
+
+    def _check(self, compare: Compare) -> None:
+        """Raise AbortedError if `compare` does not hold."""
+        if compare.none_created_after is not None:
+            newest = max((e.created for key, e in self._entries.items() if key.startswith(compare.key)), default=ABSENT)
+            if newest > compare.none_created_after:
+                raise AbortedError(f"{compare.key}: got a key created at {newest}, expected {compare.wanted}")
+            return
+        entry = self._entries.get(compare.key)
+        version, created = (entry.version, entry.created) if entry else (ABSENT, ABSENT)
+        if compare.version not in (None, version) or compare.created not in (None, created):
+            raise AbortedError(f"{compare.key}: got version {version} created at {created}, expected {compare.wanted}")
 
     def _write(self, operations: Sequence[Put | Delete]) -> None:
         revision = self._revision + 1

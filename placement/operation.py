@@ -241,7 +241,7 @@ class _Driver:
         compares = [
             *self._compares(lock, found),
             Compare(self._keys.current(self._model), version=found.current_version),
-            *(Compare(entry.key, created=entry.created) for entry in step.ready),
+            *found.still_there(self._keys, step.ready),
         ]
         done = replace(operation, state=OperationState.DONE)
         await self._store.transact(

@@ -6,11 +6,8 @@ from dataclasses import dataclass
 
 from placement.found import Found, not_ready
 from placement.records import CurrentRecord, OperationState, PackageRef, Placement
-from placement.store import MAX_OPERATIONS, Entry
+from placement.store import Entry
 from tessera.errors import DataLossError, FailedPreconditionError
-
-MAX_SERVERS_PER_COMMIT = MAX_OPERATIONS - 8
-"""Each ready server is one comparison of the committing transaction; a few more are for lock, operation and pointer."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +56,7 @@ def next_step(found: Found, versions: tuple[PackageRef, ...], *, fresh: bool) ->
         fresh: this driver has not begun or taken up the operation before.
 
     Raises:
-        FailedPreconditionError: another placement is current; more servers than one commit can compare.
+        FailedPreconditionError: another placement is current.
         DataLossError: the current pointer names a document that is missing or another one.
     """
     if found.current is not None and not found.current.unloaded:
@@ -100,11 +97,6 @@ def _when_current(found: Found, current: CurrentRecord, versions: tuple[PackageR
 
 def _when_preparing(found: Found, target: Placement) -> Step:
     """Wait until every server of the target reported under its present instance, then commit."""
-    if len(target.servers) > MAX_SERVERS_PER_COMMIT:
-        raise FailedPreconditionError(
-            f"model {found.model}: the placement has {len(target.servers)} servers, expected at most "
-            f"{MAX_SERVERS_PER_COMMIT} in one commit"
-        )
     ready, missing = found.ready_servers(target)
     if missing:
         return Wait(not_ready(missing, target))

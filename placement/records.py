@@ -24,6 +24,14 @@ WHOLE = 10_000
 """All of a model's traffic, in hundredths of a percent."""
 MAX_SHARES = 64
 
+EPOCHS_PER_GENERATION = 1_000_000_000
+"""Epochs of a later generation are above all of the earlier ones: whoever compares epochs compares both."""
+
+
+def epochs_before(generation: int) -> int:
+    """Return the highest epoch that a model can have had before `generation`; its first one is the next."""
+    return (generation - FIRST_GENERATION) * EPOCHS_PER_GENERATION
+
 
 def _no_epochs() -> Any:
     return field(default_factory=lambda: MappingProxyType({}), metadata=ADDED_LATER)
@@ -220,6 +228,9 @@ class OperationRecord(Record):
         command: what was asked for, in words.
         traffic: what `CurrentRecord.traffic` becomes when other versions become current.
         origin_versions, origin_traffic: what the pointer said before the first wave.
+        paused: an operator said that nothing is to be done before it is resumed.
+        hold: an operator wants to say when its first wave is committed; it stops when it is PREPARED.
+        verified_epoch: the target whose staged content was compared with what it should be; 0: none.
     """
 
     id: str
@@ -239,6 +250,9 @@ class OperationRecord(Record):
     traffic: TrafficRecord = _no_traffic()
     origin_versions: tuple[PackageRef, ...] = field(default=(), metadata=ADDED_LATER)
     origin_traffic: TrafficRecord = _no_traffic()
+    paused: bool = field(default=False, metadata=ADDED_LATER)
+    hold: bool = field(default=False, metadata=ADDED_LATER)
+    verified_epoch: int = field(default=0, metadata=ADDED_LATER)
 
     @property
     def active(self) -> bool:

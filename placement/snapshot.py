@@ -133,7 +133,7 @@ def apply(keys: Keys, snapshot: ClusterSnapshot, events: Iterable[Event]) -> Clu
     for event in events:
         revision = max(revision, event.version)
         parsed = keys.parse(event.key)
-        if parsed is None or parsed.kind in (Kind.AUDIT, Kind.LOCK, Kind.META):
+        if parsed is None or parsed.kind in (Kind.AUDIT, Kind.LOCK, Kind.CONTROLLER, Kind.META):
             continue
         changed[event.key] = parsed
         problems.pop(event.key, None)

@@ -100,17 +100,27 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Compare:
-    """Holds if the key has exactly this `version`, or exactly this `created` revision. Exactly one of them is given."""
+    """Holds if the key has exactly this `version`, or exactly this `created` revision. Exactly one field is given.
+
+    With `none_created_after`, `key` is a prefix: holds if every key under it that is there now was created at that
+    revision or before. One that has gone since is not noticed.
+    """
 
     key: str
     version: int | None = None
     created: int | None = None
+    none_created_after: int | None = None
 
     def __post_init__(self) -> None:
-        if (self.version is None) == (self.created is None):
-            raise InvalidArgumentError(
-                f"compare of {self.key}: got version {self.version} and created {self.created}, expected one of them"
-            )
+        if [self.version, self.created, self.none_created_after].count(None) != 2:
+            raise InvalidArgumentError(f"compare of {self.key}: got {self}, expected exactly one field besides the key")
+
+    @property
+    def wanted(self) -> str:
+        """What it demands, for messages."""
+        if self.none_created_after is not None:
+            return f"nothing created after {self.none_created_after}"
+        return f"version {self.version}" if self.created is None else f"created at {self.created}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from placement.keys import Keys
+from placement.routing_records import Records, with_records
 from placement.snapshot import ClusterSnapshot, MemberView, ModelView, apply, replace_all
 from placement.store import Store, WatchLostError
 from placement.tasks import end
@@ -116,6 +117,18 @@ class ClusterView:
         self._subscribers.append(callback)
         return lambda: self._subscribers.remove(callback) if callback in self._subscribers else None
 
+    def offer(self, records: Records) -> list[str]:
+        """Take up routing records that were heard of elsewhere, as far as they are newer; return the models.
+
+        Raises:
+            DataLossError: a record is damaged; nothing was taken up.
+        """
+        snapshot, newer = with_records(self._keys, self._snapshot, records)
+        if newer or snapshot.members.keys() != self._snapshot.members.keys():
+            self._snapshot = snapshot
+            self._tell()
+        return newer
+
     async def wait_for(self, predicate: Callable[[ClusterSnapshot], bool], timeout_s: float) -> ClusterSnapshot:
         """Return the first snapshot, from the present one on, for which `predicate` holds.
 
@@ -193,13 +206,16 @@ class ClusterView:
             if old.problems.get(key) != problem:
                 self._problems += 1
                 _log.error("cluster %s: %s", self._keys.cluster, problem)
-        if snapshot.entries == old.entries and old.revision != 0:
-            return
+        if snapshot.entries != old.entries or old.revision == 0:
+            self._tell()
+
+    def _tell(self) -> None:
+        """Wake those who wait, and call the subscribers."""
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
         loop = asyncio.get_running_loop()
         for callback in self._subscribers:
-            loop.call_soon(callback, snapshot)
+            loop.call_soon(callback, self._snapshot)
 
 
 def _log_crash(task: asyncio.Task[None]) -> None:

@@ -19,6 +19,7 @@ from placement.store import Store
 from placement.tasks import end
 from placement.view import ClusterSnapshot, ClusterView, ViewReading
 from router.heard import POLL_S, newer_placements, with_heard
+from router.peer_refresh import PeerRefresh
 from router.pinned_epochs import EpochReporter
 from router.settings import RouterSettings
 from tessera.errors import DataLossError, DeadlineExceededError, UnavailableError
@@ -61,6 +62,7 @@ class ClusterMember:
         self._reconciler: Reconciler | None = None
         self._told: dict[str, bytes] = {}
         self._listener: asyncio.Task[None] | None = None
+        self._peers: PeerRefresh | None = None
         self._problem = "the placement has not been read yet"
 
     @property
@@ -81,6 +83,8 @@ class ClusterMember:
         settings = self._settings
         self._view = ClusterView(self._store, self._keys, initial=self._last_snapshot())
         self._view.start()
+        self._peers = PeerRefresh(self._view, self._keys, settings)
+        self._peers.start()
         router_id = settings.router_id or f"{socket.gethostname()}-{address.rpartition(':')[2]}"
         record = RouterRecord(str(uuid.uuid4()), settings.advertised(address))
         self._registration = Registration(
@@ -99,6 +103,8 @@ class ClusterMember:
 
     async def stop(self) -> None:
         """Leave the cluster; what is served goes on."""
+        if self._peers is not None:
+            await self._peers.stop()
         if self._listener is not None:
             await end(self._listener)
         if self._reconciler is not None:
@@ -135,9 +141,11 @@ class ClusterMember:
         assert self._epochs is not None
         snapshot, known = with_heard(snapshot, newer_placements(snapshot, self._told)), snapshot
         complete = await self._served.reconcile(snapshot)
-        self._problem = "" if complete else "not everything in the placement could be loaded"
+        assert self._view is not None
+        if snapshot.models or self._view.status.connected:  # else nobody has said anything yet
+            self._problem = "" if complete else "not everything in the placement could be loaded"
         await self._epochs.applied(snapshot, {})
-        if self._cache is not None and self._view is not None and self._view.status.connected:
+        if self._cache is not None and self._view.status.connected:
             try:
                 await asyncio.to_thread(self._cache.save, known)
             except UnavailableError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from dataclasses import dataclass
 
+from placement.peer_calls import PeerTls
 from router.serving_settings import ServingSettings
 from tessera.errors import SettingsError
 from tessera.settings import setting
@@ -30,6 +31,12 @@ class RouterSettings(ServingSettings):
     )
     state_dir: str = setting(
         "directory that keeps the last placement, so that the router starts without etcd; empty means it does not", ""
+    )
+    placement_peers: tuple[str, ...] = setting(
+        "shard servers, host:port, to ask for the placement while etcd is not heard of, beside those that are known; "
+        "lets a router start without etcd and without --state-dir",
+        (),
+        metavar="HOST:PORT",
     )
     retry_delay_s: float = setting(
         "how long a shard server may be silent before its replica is asked too, seconds", 0.05, minimum=0.001
@@ -90,6 +97,7 @@ class RouterSettings(ServingSettings):
             raise SettingsError(
                 "--etcd, --saved-model, --model or --model-config-file must be given: there is nothing to serve without"
             )
+        self.check_needs("placement_peers", "etcd")
         if self.etcd and not self.repository:
             raise SettingsError("--repository must be given with --etcd")
         if self.batching_policy_file and self.batching_parameters_file:
@@ -97,6 +105,18 @@ class RouterSettings(ServingSettings):
         self.check_needs("batching_policy_file", "enable_batching")
         self.check_needs("batching_parameters_file", "enable_batching")
         self.check_metrics_port(self.listen)
+
+    def shard_tls(self) -> PeerTls:
+        """Return what calls of shard servers outside of the data path need.
+
+        Raises:
+            SettingsError: a file cannot be read.
+        """
+        return PeerTls(
+            ca=self.read_file("shard_tls_ca"),
+            cert=self.read_file("shard_tls_cert"),
+            key=self.read_file("shard_tls_key"),
+        )
 
     def advertised(self, address: str) -> str:
         """Return what is registered by a router that listens on `address`."""

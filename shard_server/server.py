@@ -16,6 +16,7 @@ from cpp_ext import _rpc
 from cpp_ext.server import make_server
 from placement.keys import Keys
 from placement.membership import Registration
+from placement.peers import GET_PLACEMENT
 from placement.reconcile import Reconciler
 from placement.records import MemberRecord, MemberState, Placement
 from placement.store import Store
@@ -25,6 +26,7 @@ from shard_server.desired import DesiredPackage, PackageKey, released
 from shard_server.holder import Holder, MountedHolder
 from shard_server.holdings import Holdings, MountedFiles
 from shard_server.memory import blob_share, machine_memory_bytes
+from shard_server.placement_service import PlacementService
 from shard_server.readiness import missing
 from shard_server.settings import ShardServerSettings
 from shard_server.staged_holder import open_staged_holder
@@ -32,6 +34,7 @@ from shard_server.staging.peers import READ_BLOB
 from shard_server.staging.rate_limit import RateLimit
 from shard_server.staging.service import CHUNK_BYTES, BlobService
 from shard_server.statistics import ShardServerStatistics, bucket_counts
+from tessera.clock import SystemClock
 from tessera.monitoring import metrics_text, open_monitoring
 from tessera.process_settings import with_port
 from tessera.repository import Repository
@@ -74,6 +77,9 @@ class ShardServer:
         self._server.serve_python(READ_BLOB, blobs.read, own_thread=True)
         self._store = store
         self._view = ClusterView(store, self._keys)
+        view = self._view  # not `self`: the native server holds the service
+        service = PlacementService(lambda: view.snapshot, self._keys, settings.server_id, SystemClock())
+        self._server.serve_python(GET_PLACEMENT, service.get_placement)
         self._registration: Registration | None = None
         self._reconciler: Reconciler | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -83,6 +89,7 @@ class ShardServer:
         self._problem = ""
         self._failures = 0
         self._monitoring: MonitoringPort | None = None
+        self._generations: dict[str, int] = {}
         self.address = ""
 
     def _make_holder(self) -> Holder:
@@ -173,6 +180,7 @@ class ShardServer:
         Raises:
             TesseraError: a package cannot be read, verified or mapped; what was held before still serves.
         """
+        self._forget_other_generations(snapshot)
         for view in snapshot.models.values():
             if view.placement is not None:  # first, so that whoever asks for what is dropped below is sent on
                 self._tables.set_placement(
@@ -204,6 +212,13 @@ class ShardServer:
             staging=self._holder.progress(),
         )
         return complete
+
+    def _forget_other_generations(self, snapshot: ClusterSnapshot) -> None:
+        """Take back what was said of a store that is gone: the versions of another one begin anew."""
+        for name, view in snapshot.models.items():
+            if view.current is not None and self._generations.get(name) != view.current.generation:
+                self._generations[name] = view.current.generation
+                self._released.pop(name, None)
 
     async def _tell(self, problem: str) -> None:
         """Put `problem` into this server's record, where whoever waits for this server reads it."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from placement.change_marks import Held, Mark
 from placement.change_steps import ABORTABLE, Commit, Finished, Step, Wait, abort_step, after, next_step
 from placement.document import Placement
 from placement.found import Found
@@ -61,6 +62,7 @@ class State(NamedTuple):
     lock: int
     aborts: int
     crashes: int
+    pauses: int
     controllers: tuple[Controller, ...]
     servers: tuple[Server, ...]
     ready: frozenset[tuple[int, int, int]]
@@ -77,6 +79,8 @@ class World:
         crashes: how many servers are killed and come back.
         cut: the router may lose the store, and come back while the drain still waits for it.
         cut_for_long: it may also stay away for longer than the grace.
+        pauses: how often an operator pauses the operation, and resumes it.
+        many: the commit compares only that no server has registered since, as it does for many servers.
         without: names of guards that are left out: ready, fence, barrier, base, version, epochs.
     """
 
@@ -89,11 +93,14 @@ class World:
         crashes: int = 0,
         cut: bool = False,
         cut_for_long: bool = False,
+        pauses: int = 0,
+        many: bool = False,
         without: frozenset[str] = frozenset(),
     ) -> None:
         self._records = Records(placements)
         self._zombie, self._aborts, self._crashes = zombie, aborts, crashes
         self._cut, self._cut_for_long, self._without = cut, cut_for_long, without
+        self._pauses, self._many = pauses, many
         self._names = self._records.servers
         self._found: dict[Any, Found] = {}
         self._decided: dict[Any, list[tuple[str, tuple[Any, ...]]]] = {}
@@ -102,7 +109,7 @@ class World:
         """Return the first state: epoch 1 is current, and all is held."""
         controllers = (Controller(),) * (2 if self._zombie else 1)
         servers = (Server(),) * len(self._names)
-        return State((self._records.number(1, None),), 0, 0, 0, controllers, servers, frozenset(), Router())
+        return State((self._records.number(1, None),), 0, 0, 0, 0, controllers, servers, frozenset(), Router())
 
     def is_final(self, state: State) -> bool:
         """Say whether the operation is DONE."""
@@ -118,6 +125,8 @@ class World:
         """
         for index in range(len(state.controllers)):
             yield from self._controller(state, index)
+        if self._pauses:
+            yield from self._operator(state)
         for index in range(len(state.servers)):
             yield from self._server(state, index)
         yield from self._router(state)
@@ -142,8 +151,8 @@ class World:
             for what, pending in self._decisions(state):
                 yield f"{name} decides {what}", with_me(Controller(mine.token, pending))
             return
-        position, number, ready, is_abort = mine.pending
-        valid = state.lock == mine.token and position == len(state.history) and ready <= state.ready
+        position, number, compared, is_abort = mine.pending
+        valid = state.lock == mine.token and position == len(state.history) and compared <= self._compared(state)
         if not valid and "fence" not in self._without:
             yield f"{name} is refused", with_me(Controller(mine.token))
             return
@@ -165,6 +174,12 @@ class World:
             self._decided[key] = list(self._decide(state, servers, router, silent_s))
         return self._decided[key]
 
+    def _compared(self, state: State) -> frozenset[tuple[int, int, int]]:
+        """Return what comparisons of a commit can see: reports, or, with `many`, which servers have registered."""
+        if self._many:
+            return frozenset((0, index, life) for index, one in enumerate(state.servers) for life in range(one.life, 9))
+        return state.ready
+
     def _decide(
         self, state: State, servers: tuple[Any, ...], router: tuple[int, int] | None, silent_s: float
     ) -> Iterator[tuple[str, tuple[Any, ...]]]:
@@ -185,10 +200,12 @@ class World:
         if operation.state in ABORTABLE and state.aborts < self._aborts:
             steps.append((1, abort_step(found, "an operator said so")))
         for is_abort, step in steps:
-            if isinstance(step, Wait | Finished):
+            if isinstance(step, Wait | Finished | Held):
                 continue
             compared: frozenset[tuple[int, int, int]] = frozenset()
-            if isinstance(step, Commit) and "ready" not in self._without:
+            if isinstance(step, Commit) and self._many:
+                compared = self._compared(state)
+            elif isinstance(step, Commit) and "ready" not in self._without:
                 names = {entry.key.rpartition("/")[2] for entry in step.ready}
                 compared = frozenset(
                     one for one in ready if one[0] == step.placement.epoch and self._names[one[1]] in names
@@ -196,6 +213,18 @@ class World:
             changed = after(operation, step, "c")
             epoch = changed.target_epoch if isinstance(step, Commit) else current
             yield f"on {changed.state.value}", (position, self._records.number(epoch, changed), compared, is_abort)
+
+    def _operator(self, state: State) -> Iterator[tuple[str, State]]:
+        """Pause and resume: writes without the lock, which compare the operation's record."""
+        current, operation = self._records.entries[state.history[-1]]
+        if operation is None or not operation.active or operation.state is S.ABORTING:
+            return
+        changed = Mark(paused=not operation.paused).on(operation)
+        history = (*state.history, self._records.number(current, changed))
+        if operation.paused:
+            yield "operator resumes", state._replace(history=history)
+        elif state.pauses < self._pauses:
+            yield "operator pauses", state._replace(history=history, pauses=state.pauses + 1)
 
     # --- what servers do ----------------------------------------------------------------------------------
 

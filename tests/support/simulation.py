@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from placement.change import Change, ChangeDriver
+from placement.controller import Controller
 from placement.document import PackageRef, Placement
 from placement.found import Reader
 from placement.memory_store import MemoryStore
@@ -77,9 +78,13 @@ class SimRouter(FakeRouter):
 
 @dataclass
 class Simulation:
-    """One run. `failures` are requests that found nobody; `epochs` what was current, in order."""
+    """One run. `failures` are requests that found nobody; `states` how operations ended.
+
+    With `controllers` so many of them run, are killed and come back; operators then also pause and hold changes.
+    """
 
     seed: int
+    controllers: int = 0
     failures: list[str] = field(default_factory=list)
     requests: int = 0
     states: list[OperationState] = field(default_factory=list)
@@ -104,6 +109,7 @@ class Simulation:
             await self._until(lambda: all(router.placement for router in self.routers))
             await self._until(lambda: len({one for s in self.servers.values() for one in s.held}) == SLOTS)
             background = [asyncio.create_task(self._ask()), asyncio.create_task(self._disturb())]
+            background += [asyncio.create_task(self._control(number)) for number in range(self.controllers)]
             for _ in range(4):
                 await self._operate()
             await asyncio.sleep(self.rng.uniform(0, 5))
@@ -112,7 +118,8 @@ class Simulation:
                 process.link.cut = False
             self.faults.__init__(0, 0, 0, 0, 0)  # type: ignore[misc]
             await self._settle()
-            background[0].cancel()
+            for task in background:
+                task.cancel()
             await asyncio.gather(*background, return_exceptions=True)
         await self.store.close()
 
@@ -148,7 +155,8 @@ class Simulation:
                 )
                 for wave in range(rng.choice((1, 1, 2)))
             ]
-            change = Change(found, tuple(targets), "reshard", "simulated")
+            hold = bool(self.controllers) and rng.random() < 0.2
+            change = Change(found, tuple(targets), "reshard", "simulated", hold=hold)
             work = self._driver("first").begin(change, timeout_s=rng.uniform(1, 60))
         else:
             work = self._driver("again").resume(timeout_s=rng.uniform(1, 60))
@@ -157,12 +165,29 @@ class Simulation:
             await asyncio.sleep(rng.uniform(0, 10))
             second = self._driver("second")
             rival = second.abort("given up", timeout_s=20) if rng.random() < 0.5 else second.resume(timeout_s=20)
+            if self.controllers and rng.random() < 0.3:
+                rival.close()
+                rival = second.pause(timeout_s=20)
             tasks.append(asyncio.create_task(rival))
         if rng.random() < 0.5:
             await asyncio.sleep(rng.uniform(0, 15))
             tasks[0].cancel()  # as good as killed: nothing is cleaned up that a lease would not end
         for outcome in await asyncio.gather(*tasks, return_exceptions=True):
             assert not isinstance(outcome, Exception) or isinstance(outcome, TesseraError), repr(outcome)
+
+    async def _control(self, number: int) -> None:
+        """Run a controller, kill it now and then, and start it again."""
+        rng = random.Random(self.rng.random())
+        while True:
+            link = self._link()
+            controller = Controller(link, KEYS, owner=f"controller {number}", clock=LoopClock(), rng=rng)
+            running = asyncio.create_task(controller.run())
+            try:
+                await asyncio.sleep(rng.uniform(5, 120))
+            finally:
+                link.cut = True  # before it ends: a process that is killed cleans nothing up
+                running.cancel()
+                await asyncio.gather(running, return_exceptions=True)
 
     async def _disturb(self) -> None:
         """Cut processes off for a while, and compact the store's history."""
@@ -203,6 +228,12 @@ class Simulation:
         """End what is under way; nothing may be left behind."""
         await asyncio.sleep(20)  # for the lock of whoever was killed
         found = await Reader(self.store, KEYS, MODEL).read()
+        if found.operation is not None and found.operation.hold and found.operation.active:
+            await self._driver("last").abort("nobody commits it", timeout_s=300)
+        elif found.operation is not None and self.controllers and not found.operation.paused:
+            while (found := await Reader(self.store, KEYS, MODEL).read()).operation.active:  # type: ignore[union-attr]
+                await asyncio.sleep(1)  # the controllers end it by themselves
+                assert asyncio.get_running_loop().time() < 3000, found.operation
         if found.operation is not None:
             self.states.append((await self._driver("last").resume(timeout_s=300)).state)
         current = (await Reader(self.store, KEYS, MODEL).read()).current_placement

@@ -191,6 +191,26 @@ class StoreContract:
 
         harness.run(body)
 
+    def test_nothing_created_since_is_one_comparison_for_a_whole_prefix(self, harness: Harness) -> None:
+        async def body(store: Store, root: str) -> None:
+            for name in ("m/a", "m/b", "n/z"):
+                await store.put(root + name, b"1")
+            read = (await store.list_prefix(root + "m/")).revision
+            since = Compare(root + "m/", none_created_after=read)
+            await store.put(root + "m/a", b"changed")
+            await store.put(root + "n/y", b"elsewhere")
+            await store.delete(root + "m/b")
+            await store.transact([since], [Put(root + "x", b"1")])
+            await store.put(root + "m/b", b"again")
+            with pytest.raises(AbortedError, match=r"x|m/"):
+                await store.transact([since], [Put(root + "x", b"2")])
+            empty = Compare(root + "nothing/", none_created_after=read)
+            await store.transact([empty], [Put(root + "x", b"3")])
+            with pytest.raises(InvalidArgumentError, match="exactly one field"):
+                Compare(root, version=1, none_created_after=1)
+
+        harness.run(body)
+
     def test_created_changes_only_when_a_key_is_made_anew(self, harness: Harness) -> None:
         async def body(store: Store, root: str) -> None:
             created = await store.put(root + "lock", b"1")

@@ -299,7 +299,7 @@ def test_a_driver_that_dies_at_any_write_leaves_what_abort_ends(fail_at: int, af
 
 
 @pytest.mark.parametrize("after", [False, True])
-@pytest.mark.parametrize("fail_at", range(3, STEPS + 1))
+@pytest.mark.parametrize("fail_at", range(1, STEPS + 1))
 def test_a_write_of_unknown_outcome_is_read_again(fail_at: int, after: bool) -> None:
     async def body() -> None:
         store = CrashingStore(fail_at, after=after, error=UnavailableError)

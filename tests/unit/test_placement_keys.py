@@ -24,6 +24,7 @@ GOLDEN = {
         "/tessera/prod/models/m/ready/00000000000000000007/s1",
         Parsed(Kind.READY, id="s1", model="m", epoch=7),
     ),
+    KEYS.controller: ("/tessera/prod/controller", Parsed(Kind.CONTROLLER)),
     KEYS.lock("m"): ("/tessera/prod/locks/m", Parsed(Kind.LOCK, model="m")),
     KEYS.audit(1700000000000, "ab12"): (
         "/tessera/prod/audit/00000001700000000000-ab12",

@@ -47,7 +47,7 @@ ADDED_LATER: dict[type[Record], set[str]] = {
     CurrentRecord: {"traffic"},
     OperationRecord: {
         *("base_digest", "later_digests", "origin_epoch", "lost", "routers", "command"),
-        *("traffic", "origin_versions", "origin_traffic"),
+        *("traffic", "origin_versions", "origin_traffic", "paused", "hold", "verified_epoch"),
     },
     AuditRecord: {"model"},
 }

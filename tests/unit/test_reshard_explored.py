@@ -26,6 +26,7 @@ MOVE = (placement(1, "a", "b"), placement(2, "a", "c"))
 ROLLOUT = (placement(1, "a", "b"), placement(2, "a", "b", version=NEW))
 REPLICAS_DOWN = (placement(1, "ab", "ba"), placement(2, "a", "b"))
 WAVES = (placement(1, "a", "a"), placement(2, "a", "b"), placement(3, "b", "b"))
+MOVE_OF_ONE_SLOT = (placement(1, "ab"), placement(2, "ac"))
 MOVE_OF_TWO_REPLICAS = (placement(1, "ab", "ab"), placement(2, "ac", "ac"))
 
 
@@ -41,6 +42,8 @@ SCENARIOS: dict[str, tuple[tuple[Placement, ...], dict[str, Any]]] = {
     "waves": (WAVES, {}),
     "router cut off": (ROLLOUT, {"cut": True}),
     "server killed": (MOVE_OF_TWO_REPLICAS, {"crashes": 1}),
+    "server killed, many servers": (MOVE_OF_ONE_SLOT, {"crashes": 1, "many": True}),
+    "paused": (REPLICAS_DOWN, {"pauses": 1}),
     "zombie": (ROLLOUT, {"zombie": True}),
 }
 

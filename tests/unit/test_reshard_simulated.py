@@ -25,3 +25,19 @@ def test_no_request_fails_and_everything_ends_whatever_the_store_does(first: int
         assert run.requests > 20, f"seed {seed}"
         ended += run.states
     assert ended
+
+
+@pytest.mark.timeout(0 if SEEDS > 1000 else 120)
+@pytest.mark.parametrize("first", range(0, SEEDS // 2, BLOCK))
+def test_with_controllers_that_are_killed_it_is_the_same_and_they_end_what_commands_left(first: int) -> None:
+    ended = []
+    for seed in range(first, first + BLOCK):
+        try:
+            run = Simulation(seed, controllers=2).run()
+        except BaseException:
+            print(f"seed {seed}: Simulation({seed}, controllers=2).run()")
+            raise
+        assert run.failures == [], f"seed {seed}"
+        assert run.requests > 20, f"seed {seed}"
+        ended += run.states
+    assert ended
