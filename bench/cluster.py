@@ -143,7 +143,8 @@ class Load:
     def _run(self) -> None:
         try:
             while not self._stop.is_set():
-                self.log.append(constant_rate(self.target, _RUN_S, RATE_PER_CONNECTION))
+                # A run that is disturbed may be late; that shows in the latencies.
+                self.log.append(constant_rate(self.target, _RUN_S, RATE_PER_CONNECTION, least=0.5))
         except InternalError as error:
             self._error.append(error)
 

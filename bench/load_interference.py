@@ -155,11 +155,13 @@ def _within(log: np.ndarray, window: tuple[float, float]) -> np.ndarray:
     return latencies
 
 
-def constant_rate(target: Target, duration_s: float, per_connection: int = RATE_PER_CONNECTION) -> np.ndarray:
+def constant_rate(
+    target: Target, duration_s: float, per_connection: int = RATE_PER_CONNECTION, *, least: float = 0.95
+) -> np.ndarray:
     """Send at the constant rate; return (start in µs since 1970, latency in µs) of every request, int64 [requests, 2].
 
     Raises:
-        InternalError: an answer was not a good one, or the rate was not reached.
+        InternalError: an answer was not a good one, or less than `least` of the rate was reached.
     """
     with tempfile.TemporaryDirectory(prefix="bench-load-") as folder:
         body, log = Path(folder, "body"), Path(folder, "log")
@@ -179,7 +181,7 @@ def constant_rate(target: Target, duration_s: float, per_connection: int = RATE_
         summary = parse_summary(done.stdout + done.stderr)
         check_summary(summary, target.response_bytes + len(frame(b"")), CONNECTIONS * _STREAMS)
         expected = CONNECTIONS * per_connection * duration_s
-        if summary.requests < 0.95 * expected:
+        if summary.requests < least * expected:
             raise InternalError(
                 f"h2load: got {summary.requests} requests, expected {expected:.0f}: the rate is too high"
             )
