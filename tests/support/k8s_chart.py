@@ -136,7 +136,7 @@ def _template(original: Object, name: str) -> str:
     for where, which, path, value in VALUES:
         if (where, which) == (kind, name):
             text = f"{{{{ .Values.{value} }}}}"
-            if kind == "ConfigMap":  # text, even where it looks like a number
+            if isinstance(at(content, path), str):  # text, even where it looks like a number
                 text = f"{{{{ .Values.{value} | toString | quote }}}}"
             at(content, path[:-1])[path[-1]] = tokens.put(text)
     for where, which, path, value in _INSERTED:
