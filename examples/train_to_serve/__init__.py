@@ -1,0 +1,1 @@
+"""Training on parameter servers, serving on shard servers: the programs of docs/tutorials/train-to-serve.md."""
