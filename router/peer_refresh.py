@@ -17,8 +17,8 @@ from tessera.errors import DataLossError
 _log = logging.getLogger("router.peer_refresh")
 
 FIRST_S = 1.0
-PAUSE_S = 2.0
-ASKED_AT_ONCE = 3
+PAUSE_S = 5.0
+ASKED_AT_ONCE = 2
 """Servers asked each time; any of them knows what its store said last, and the next time it is others."""
 
 

@@ -28,7 +28,7 @@ def test_no_request_fails_and_everything_ends_whatever_the_store_does(first: int
 
 
 @pytest.mark.timeout(0 if SEEDS > 1000 else 120)
-@pytest.mark.parametrize("first", range(0, SEEDS // 2, BLOCK))
+@pytest.mark.parametrize("first", range(0, SEEDS // 4, BLOCK))
 def test_with_controllers_that_are_killed_it_is_the_same_and_they_end_what_commands_left(first: int) -> None:
     ended = []
     for seed in range(first, first + BLOCK):
