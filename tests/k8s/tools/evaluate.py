@@ -1,3 +1,4 @@
+# mypy: disable-error-code="import-not-found"
 """Evaluates a ValidatingAdmissionPolicy with cel-python: reads JSON on stdin, prints the messages of what it refuses.
 
 Input: {"policy": the policy's spec, "object", "oldObject", "params", "request"}. Runs in the virtual environment of
