@@ -66,6 +66,10 @@ build/cpp/build.ninja: | $(VENV)/.deps
 simulate: setup ## 10,000 runs of changes of placement on virtual time (an hour or two); a seed that fails is printed
 	TESSERA_SEEDS=10000 $(BIN)/python -m pytest -q -x tests/unit/test_reshard_simulated.py
 
+.PHONY: test-tutorials
+test-tutorials: setup ## follow the tutorials as a reader would: full-size Inception-v3, training on parameter servers (minutes)
+	TESSERA_TUTORIALS=full $(BIN)/python -m pytest -q tests/integration/test_tutorials.py
+
 .PHONY: test-cpp
 test-cpp: build/cpp/build.ninja ## the C++ tests
 	$(CMAKE) --build build/cpp -j $(JOBS)
