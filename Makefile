@@ -87,6 +87,18 @@ test-tsan: $(VENV)/.deps ## the C++ tests without TensorFlow under ThreadSanitiz
 	$(CMAKE) --build build/tsan -j $(JOBS)
 	$(CTEST) --test-dir build/tsan --output-on-failure
 
+.PHONY: k8s-render
+k8s-render: $(VENV)/.deps ## render k8s/ for the tests and make the Helm chart's templates (needs kubectl or kustomize)
+	PYTHONPATH=tests:. $(BIN)/python -m support.k8s_render
+
+.PHONY: k8s-tools
+k8s-tools: ## what `make test-k8s` needs, in build/k8s-tools (needs Go and PyPI; a minute, once)
+	PYTHON=$(PYTHON) nice -n 19 tests/k8s/tools/build.sh $(abspath build/k8s-tools)
+
+.PHONY: test-k8s
+test-k8s: $(VENV)/.deps k8s-tools ## the manifests: schemas of three Kubernetes, policies evaluated, Helm and kustomize equal
+	$(BIN)/python -m pytest -q tests/k8s
+
 FUZZ_SECONDS ?= 30
 .PHONY: fuzz
 fuzz: $(VENV)/.deps ## libFuzzer on what parses requests, FUZZ_SECONDS each (needs clang)
