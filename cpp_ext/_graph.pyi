@@ -139,6 +139,8 @@ class Graph:
     @property
     def batch_regions(self) -> dict[str, dict[str, Any]]:
         """Region → {"signatures": names of the signatures that it is in, "in_loop": whether it is in the body of a loop, "refused": why it runs request by request nevertheless; empty when it is batched}."""
+    own_policy: object
+    """For whoever gives the graph its policies: the one that the model brings with it (`batching.policy.Policy`), or None. Nothing here reads it."""
     def set_batching(self, policies: Mapping[str, BatchPolicy]) -> None:
         """Batch each region by its policy, those that are not named by `BatchPolicy()`, from the next task on; while serving.
 
@@ -263,11 +265,21 @@ class Predictor:
     def __init__(
         self, *, max_in_flight: int = ..., tensor_content: bool = False, check_method_names: bool = False
     ) -> None: ...
-    def publish(self, models: Mapping[str, Sequence[Version]], *, traffic: Mapping[str, TrafficSplit] = ...) -> None:
+    def publish(
+        self,
+        models: Mapping[str, Sequence[Version]],
+        *,
+        traffic: Mapping[str, TrafficSplit] = ...,
+        labels: Mapping[str, Mapping[str, int]] = ...,
+        labels_known: bool = True,
+    ) -> None:
         """Replace the whole snapshot atomically: model name → versions (any order; "latest" is the largest).
 
         Requests that name neither version nor label are divided by the model's split in `traffic`, where it has one. Give
         the same object again as long as the configuration is the same: its counters go on.
+
+        `labels` says (by model) what labels stand for whose version is not there: such a request gets NOT_FOUND, one with any
+        other label INVALID_ARGUMENT, or UNAVAILABLE unless `labels_known`.
 
         Raises:
             InvalidArgumentError: a model without versions, or with a version or a label twice; nothing was changed.

@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
-from batching.parameters_file import parse_parameters, read_text
+from batching.parameters_file import parse_parameters
 from batching.policy_file import Policy, PolicyFile, parse_policy_file
-from tessera.errors import InvalidArgumentError, SettingsError
+from tessera.errors import InvalidArgumentError, SettingsError, TesseraError
+from tessera.files import read_text
 
 
 class BatchingSettings(Protocol):
@@ -35,7 +36,11 @@ class BatchedGraph(Protocol):
 
     @property
     def batch_regions(self) -> Mapping[str, Any]:
-        """See `_graph.pyi`, as for the next one."""
+        """See `_graph.pyi`, as for the next two."""
+
+    @property
+    def own_policy(self) -> object:
+        """A `Policy`, or None."""
 
     def set_batching(self, policies: Mapping[str, Any]) -> None:
         """Take policies by region."""
@@ -88,7 +93,7 @@ class PolicySource:
         """Return (text, "") or ("", problem). Comparing the text is surer than comparing times and inode numbers."""
         try:
             return read_text(self._path), ""
-        except InvalidArgumentError as error:
+        except TesseraError as error:
             return "", error.message
 
     def _parsed(self, found: tuple[str, str]) -> PolicyFile:
@@ -141,8 +146,10 @@ class BatchPolicies:
     policies: PolicyFile | None = None
     _default: Policy = field(default_factory=Policy)
 
-    def policy_of(self, model: str, region: str) -> Policy:
-        """Return the policy of a region."""
+    def policy_of(self, model: str, graph: BatchedGraph, region: str) -> Policy:
+        """Return the policy of a region: the version's own goes before any file of the server."""
+        if isinstance(graph.own_policy, Policy):
+            return graph.own_policy
         policies = self.policies
         return self._default if policies is None else policies.policy_for(model, region)
 
@@ -162,7 +169,7 @@ class BatchPolicies:
         Raises:
             InvalidArgumentError: the native core refuses one; names the field.
         """
-        if graph.batch_regions and self.policies is not None:
+        if graph.batch_regions and self.policies is not None and graph.own_policy is None:
             graph.set_batching(self._made(model, graph))
 
     def replace(self, policies: PolicyFile, graphs: Iterable[NamedGraph]) -> list[str]:
@@ -177,7 +184,8 @@ class BatchPolicies:
         changes: dict[str, None] = {}  # versions of a model share lines
         for one in batched:
             for region in sorted(one.graph.batch_regions):
-                if text := _difference(self.policy_of(one.model, region), after.policy_of(one.model, region)):
+                old, new = (policies.policy_of(one.model, one.graph, region) for policies in (self, after))
+                if text := _difference(old, new):
                     changes[f"model {one.model} region {region}: {text}"] = None
         for one, native in zip(batched, made, strict=True):
             one.graph.set_batching(native)
@@ -185,7 +193,7 @@ class BatchPolicies:
         return list(changes)
 
     def _made(self, model: str, graph: BatchedGraph) -> dict[str, Any]:
-        return {region: self.make(**asdict(self.policy_of(model, region))) for region in graph.batch_regions}
+        return {region: self.make(**asdict(self.policy_of(model, graph, region))) for region in graph.batch_regions}
 
 
 def _difference(before: Policy, after: Policy) -> str:

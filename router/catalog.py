@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from types import MappingProxyType
 
-from tessera.errors import Code, InvalidArgumentError, NotFoundError
+from tessera.errors import Code, InvalidArgumentError, NotFoundError, UnavailableError
 
 
 class VersionState(IntEnum):
@@ -37,10 +37,16 @@ class VersionStatus:
 
 @dataclass(frozen=True)
 class Catalog:
-    """All models of a router; `models[name][version]` and `labels[name][label]`."""
+    """All models of a router; `models[name][version]` and `labels[name][label]`.
+
+    Attributes:
+        labels: whether their versions are available or not.
+        labels_known: False until the models of the start have come: nobody can say that there is no such label.
+    """
 
     models: Mapping[str, Mapping[int, VersionStatus]] = field(default_factory=lambda: MappingProxyType({}))
     labels: Mapping[str, Mapping[str, int]] = field(default_factory=lambda: MappingProxyType({}))
+    labels_known: bool = True
 
     def statuses(self, model: str, version: int | None = None) -> list[tuple[int, VersionStatus]]:
         """Return the versions of `model`, largest first, or only `version`.
@@ -62,18 +68,21 @@ class Catalog:
 
         Raises:
             InvalidArgumentError: the model has no such label; TensorFlow Serving's text.
+            UnavailableError: labels are not known yet; likewise.
         """
-        try:
-            return self.labels.get(model, {})[label]
-        except KeyError:
-            raise InvalidArgumentError(f"Unrecognized servable version label: {label}") from None
+        version = self.labels.get(model, {}).get(label)
+        if version is not None:
+            return version
+        if not self.labels_known:
+            raise UnavailableError(f"Model labels does not init yet.{label}")
+        raise InvalidArgumentError(f"Unrecognized servable version label: {label}")
 
     def available(self, model: str, version: int | None = None, label: str | None = None) -> tuple[int, VersionStatus]:
         """Return the version that a request for (model, version or label or neither: the largest) would get.
 
         Raises:
             NotFoundError: it is not there or not available; TensorFlow Serving's text.
-            InvalidArgumentError: unknown label.
+            InvalidArgumentError, UnavailableError: as `version_of_label`.
         """
         if label is not None:
             version = self.version_of_label(model, label)

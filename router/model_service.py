@@ -33,6 +33,7 @@ class ModelService:
         Raises:
             InvalidArgumentError: not a GetModelStatusRequest, no model_spec, no name, unknown label.
             NotFoundError: unknown model or version.
+            UnavailableError: a label, while the models of the start are loaded.
         """
         request = serving_pb2.GetModelStatusRequest()
         spec = _parse(request, request_bytes)
@@ -55,6 +56,7 @@ class ModelService:
         Raises:
             InvalidArgumentError: not a GetModelMetadataRequest, no model_spec, no name, no or another metadata_field.
             NotFoundError: unknown model or version, or it is not available.
+            UnavailableError: a label, while the models of the start are loaded.
         """
         request = serving_pb2.GetModelMetadataRequest()
         spec = _parse(request, request_bytes)

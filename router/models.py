@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
@@ -18,30 +18,32 @@ from placement.records import PackageRef, Placement
 from placement.view import ClusterSnapshot
 from router.batch_policies import BatchPolicies, NamedGraph
 from router.catalog import Catalog, VersionState, VersionStatus
+from router.lifecycle.config import ServerConfig
 from router.lifecycle.target import PlainModel
+from router.packages import LoadedPackage, load_package, make_route
 from router.traffic import Traffic
-from tessera.errors import DataLossError, TesseraError
-from tessera.manifest import Manifest
+from tessera.errors import TesseraError
 from tessera.repository import Repository
 
 _log = logging.getLogger("router.models")
 
 
 @dataclass(frozen=True)
-class LoadedPackage:
-    """A package's root graph in memory."""
+class _Version:
+    """One version of a model of the cluster: graph and route."""
 
-    manifest: Manifest
+    number: int
     graph: _graph.Graph
+    route: _graph.Capsule | None = None
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Served:
-    """What is published for one model."""
+    """What is published for one model of the cluster."""
 
     placement: Placement
     addresses: tuple[str, ...]
-    versions: Sequence[_graph.Version]
+    versions: Sequence[_Version]
 
 
 @dataclass
@@ -57,7 +59,7 @@ class Models:
 
     Attributes:
         graphs: what is loaded; replaced as a whole, so that any thread may read it.
-        traffic: splits, copies and logs of the plain models.
+        traffic: splits, copies and logs of all models.
     """
 
     repository: Repository | None
@@ -69,6 +71,8 @@ class Models:
     _packages: dict[str, LoadedPackage] = field(default_factory=dict)
     _served: dict[str, _Served] = field(default_factory=dict)
     _plain: Mapping[str, PlainModel] = field(default_factory=dict)
+    _config: ServerConfig = field(default_factory=ServerConfig)
+    _labels_known: bool = False
     _plain_statuses: Mapping[str, Mapping[int, VersionStatus]] = field(default_factory=dict)
     _statuses: dict[str, dict[int, VersionStatus]] = field(default_factory=dict)
     _staged: set[str] = field(default_factory=set)
@@ -77,20 +81,27 @@ class Models:
 
     def __post_init__(self) -> None:
         self.traffic = Traffic(self.predictor)
+        self._publish()
 
     def adopt_plain(self, model: str, version: int, graph: _graph.Graph) -> None:
         """See `router.lifecycle.manager.Target`, as for the next two."""
         _graph.Version(version=version, graph=graph)  # refuses a graph that needs shard servers
         self.policies.apply(model, graph)
 
-    def serve_plain(self, models: Mapping[str, PlainModel]) -> None:
+    def serve_plain(self, models: Mapping[str, PlainModel], config: ServerConfig, *, started: bool) -> None:
         """Serve these plain models beside those of the cluster; of two with the same name, the plain one."""
-        before, self._plain = self._plain, models
+        before = self._plain, self._config, self._labels_known
+        self._plain, self._config, self._labels_known = models, config, started
         try:
             self._publish()
         except TesseraError:
-            self._plain = before
+            self._plain, self._config, self._labels_known = before
             raise
+
+    def cluster_versions(self, model: str) -> Collection[int]:
+        """See `router.lifecycle.target.Target`."""
+        served = self._served.get(model)
+        return [version.number for version in served.versions] if served is not None else []
 
     def describe_plain(self, models: Mapping[str, Mapping[int, VersionStatus]]) -> None:
         """Tell these states."""
@@ -166,11 +177,10 @@ class Models:
                 self._update_catalog()
                 return False
         versions = [
-            _graph.Version(
-                version=reference.version,
-                graph=package.graph,
-                route=self._route(placement, reference, package.manifest, addresses),
-                labels=reference.labels,
+            _Version(
+                reference.version,
+                package.graph,
+                make_route(self.fanout, placement, reference, package.manifest, addresses),
             )
             for reference, package in packages
         ]
@@ -201,52 +211,23 @@ class Models:
         return self._packages[reference.digest]
 
     def _load(self, model: str, reference: PackageRef) -> LoadedPackage:
-        """Read, check and load one package; runs on a helper thread."""
         assert self.repository is not None
-        manifest = self.repository.read_manifest(model, reference.version)
-        if manifest.digest != reference.digest:
-            raise DataLossError(
-                f"manifest of model {model} version {reference.version}: has digest {manifest.digest}, "
-                f"the placement expects {reference.digest}"
-            )
-        self.repository.verify_files(manifest)
-        blobs = {
-            weight.digest: str(self.repository.verify_blob(weight.digest, weight.bytes)) for weight in manifest.weights
-        }
-        directory = self.repository.package_dir(model, reference.version)
-        name = f"{model}:{reference.version}"
-        return LoadedPackage(
-            manifest, _graph.Graph.load(str(directory), blobs=blobs, name=name, batching=self.batching)
-        )
-
-    def _route(
-        self, placement: Placement, reference: PackageRef, manifest: Manifest, addresses: tuple[str, ...]
-    ) -> _graph.Capsule | None:
-        """Return where the package's tables are, or None when it has none."""
-        if not manifest.tables:
-            return None
-        route = self.fanout.route(
-            model=placement.model,
-            version=reference.version,
-            epoch=placement.epoch,
-            package_digest=bytes.fromhex(reference.digest),
-            targets=[
-                _rpc.Target(server_id=server, address=address)
-                for server, address in zip(placement.servers, addresses, strict=True)
-            ],
-            slots=placement.slot_servers,
-            tables=[
-                _rpc.RoutedTable(name=table.name, rows=table.rows, row_bytes=table.row_bytes, buckets=table.buckets)
-                for table in manifest.tables
-            ],
-        )
-        return route.capsule()
+        return load_package(self.repository, model, reference, batching=self.batching)
 
     def _publish(self) -> None:
-        models: dict[str, Sequence[_graph.Version]] = {name: served.versions for name, served in self._served.items()}
-        self.traffic.configure(plain.config for plain in self._plain.values())
-        models |= {name: _plain_versions(plain, self.traffic.hooks(name)) for name, plain in self._plain.items()}
-        self.predictor.publish(models, traffic=self.traffic.splits())
+        versions: dict[str, Sequence[_Version]] = {name: served.versions for name, served in self._served.items()}
+        versions |= {
+            name: [_Version(number, graph) for number, graph in plain.graphs.items()]
+            for name, plain in self._plain.items()
+        }
+        self.traffic.configure([*(plain.config for plain in self._plain.values()), *self._config.clustered])
+        labels = self._labels()
+        self.predictor.publish(
+            {name: _native(of, labels.get(name, {}), self.traffic.hooks(name)) for name, of in versions.items()},
+            traffic=self.traffic.splits(),
+            labels=labels,
+            labels_known=self._labels_known,
+        )
         self.graphs = tuple(self._loaded())
         self._update_catalog()
 
@@ -266,14 +247,21 @@ class Models:
             yield NamedGraph(package.manifest.model, package.manifest.version, package.graph)
 
     def _update_catalog(self) -> None:
-        labels: dict[str, Mapping[str, int]] = {
-            name: {label: ref.version for ref in served.placement.versions for label in ref.labels}
-            for name, served in self._served.items()
-        }
-        labels |= {name: plain.labels for name, plain in self._plain.items()}
         models = {name: MappingProxyType(dict(statuses)) for name, statuses in self._statuses.items()}
         models |= {name: MappingProxyType(dict(statuses)) for name, statuses in self._plain_statuses.items()}
-        self.catalog = Catalog(MappingProxyType(models), MappingProxyType(labels))
+        self.catalog = Catalog(MappingProxyType(models), MappingProxyType(self._labels()), self._labels_known)
+
+    def _labels(self) -> dict[str, dict[str, int]]:
+        """Return model → label → version, whether it is there or not; the configuration goes before the placement."""
+        labels = {
+            name: {label: reference.version for reference in served.placement.versions for label in reference.labels}
+            for name, served in self._served.items()
+        }
+        for model in self._config.plain:
+            labels[model.name] = dict(model.labels)
+        for model in self._config.clustered:
+            labels[model.name] = labels.get(model.name, {}) | dict(model.labels)
+        return labels
 
     def _drop_unused_packages(self) -> None:
         used = {reference.digest for served in self._served.values() for reference in served.placement.versions}
@@ -284,13 +272,16 @@ class Models:
 _NOTHING = VersionStatus(VersionState.START)
 
 
-def _plain_versions(plain: PlainModel, hooks: Sequence[_graph.AnswerHook]) -> list[_graph.Version]:
+def _native(
+    versions: Sequence[_Version], labels: Mapping[str, int], hooks: Sequence[_graph.AnswerHook]
+) -> list[_graph.Version]:
     return [
         _graph.Version(
-            version=version,
-            graph=graph,
-            labels=sorted(label for label, number in plain.labels.items() if number == version),
+            version=version.number,
+            graph=version.graph,
+            route=version.route,
+            labels=sorted(label for label, number in labels.items() if number == version.number),
             hooks=hooks,
         )
-        for version, graph in sorted(plain.graphs.items())
+        for version in versions
     ]

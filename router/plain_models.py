@@ -45,6 +45,7 @@ def make_lifecycle(settings: RouterSettings, target: Target) -> Lifecycle:
         SystemClock(),
         poll_s=settings.model_poll_s,
         allow_labels_for_unavailable=settings.labels_for_unavailable,
+        in_cluster=bool(settings.etcd),
     )
 
 

@@ -129,6 +129,6 @@ class StatisticsSource:
                 signatures=tuple(found[region]["signatures"]),
                 is_in_loop=found[region]["in_loop"],
                 refused=found[region]["refused"],
-                policy=self._policies.policy_of(one.model, region),
+                policy=self._policies.policy_of(one.model, one.graph, region),
                 stats=stats[region],
             )

@@ -1,4 +1,6 @@
-"""What is done with the traffic of plain models besides answering it: divided, copied to another version, logged.
+"""What is done with the traffic of models besides answering it: divided, copied to another version, logged.
+
+Plain models and those of the cluster are the same here: what is done is said by their configuration.
 
 Keeps the native objects of each model for as long as its configuration says the same, so that their counters go on; a
 new configuration takes effect with the publication that follows it.
@@ -36,7 +38,7 @@ class _Model:
 
 
 class Traffic:
-    """The traffic of all plain models; on one thread, but for `statistics`, which any may call."""
+    """The traffic of all models; on one thread, but for `statistics`, which any may call."""
 
     def __init__(self, predictor: _graph.Predictor) -> None:
         """`predictor` answers the copies; it is not kept alive by them."""

@@ -45,6 +45,10 @@ bool HasLabel(const ServedVersion& version, absl::string_view label) {
   return std::find(version.labels().begin(), version.labels().end(), label) != version.labels().end();
 }
 
+absl::Status NoSuchVersion(absl::string_view model, int64_t version) {
+  return absl::NotFoundError(absl::StrCat("Servable not found for request: Specific(", model, ", ", version, ")"));
+}
+
 // Finds the version of each share of the model's split.
 void ResolveSplit(ServedModel* model) {
   model->split_versions.clear();
@@ -67,13 +71,13 @@ void ReleasePin(Pin pin) {
   WorkerPool::Background().Submit([pin = std::move(pin)]() mutable { pin.reset(); });
 }
 
-absl::StatusOr<std::shared_ptr<const Snapshot>> Snapshot::Make(std::vector<ServedModel> models) {
+absl::StatusOr<std::shared_ptr<const Snapshot>> Snapshot::Make(std::vector<ServedModel> models, KnownLabels labels) {
   for (ServedModel& model : models) {
     if (model.versions.empty()) return absl::InvalidArgumentError(absl::StrCat("model ", model.name, ": no versions"));
     std::sort(model.versions.begin(), model.versions.end(),
               [](const Pin& a, const Pin& b) { return a->version() > b->version(); });
     if (model.split != nullptr) ResolveSplit(&model);
-    std::set<std::string> labels;
+    std::set<std::string> seen;
     for (size_t i = 0; i < model.versions.size(); ++i) {
       const ServedVersion& version = *model.versions[i];
       if (i > 0 && version.version() == model.versions[i - 1]->version()) {
@@ -81,7 +85,7 @@ absl::StatusOr<std::shared_ptr<const Snapshot>> Snapshot::Make(std::vector<Serve
             absl::StrCat("model ", model.name, ": version ", version.version(), " twice"));
       }
       for (const std::string& label : version.labels()) {
-        if (labels.insert(label).second) continue;
+        if (seen.insert(label).second) continue;
         return absl::InvalidArgumentError(absl::StrCat("model ", model.name, ": label ", label, " on two versions"));
       }
     }
@@ -89,6 +93,7 @@ absl::StatusOr<std::shared_ptr<const Snapshot>> Snapshot::Make(std::vector<Serve
   std::sort(models.begin(), models.end(), [](const ServedModel& a, const ServedModel& b) { return a.name < b.name; });
   auto snapshot = std::make_shared<Snapshot>();
   snapshot->models_ = std::move(models);
+  snapshot->labels_ = std::move(labels);
   return snapshot;
 }
 
@@ -124,11 +129,17 @@ absl::Status Snapshot::Resolve(const RequestView& request, MetadataReader metada
       }
     }
   }
-  if (request.choice == Choice::kLabel) {
-    return absl::InvalidArgumentError(absl::StrCat("Unrecognized servable version label: ", request.label));
+  if (request.choice == Choice::kLabel) return NoSuchLabel(request);
+  return NoSuchVersion(request.model, request.version);
+}
+
+absl::Status Snapshot::NoSuchLabel(const RequestView& request) const {
+  if (const auto model = labels_.versions.find(request.model); model != labels_.versions.end()) {
+    const auto version = model->second.find(std::string(request.label));
+    if (version != model->second.end()) return NoSuchVersion(request.model, version->second);
   }
-  return absl::NotFoundError(
-      absl::StrCat("Servable not found for request: Specific(", request.model, ", ", request.version, ")"));
+  if (!labels_.complete) return absl::UnavailableError(absl::StrCat("Model labels does not init yet.", request.label));
+  return absl::InvalidArgumentError(absl::StrCat("Unrecognized servable version label: ", request.label));
 }
 
 CurrentSnapshot::CurrentSnapshot() { Replace(std::make_shared<const Snapshot>()); }

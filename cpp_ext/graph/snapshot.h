@@ -5,6 +5,8 @@
 
 #include <atomic>
 #include <cstdint>
+#include <functional>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -68,10 +70,16 @@ struct ServedModel {
   RequestStats* stats = nullptr;              // outlives the snapshot's readers
 };
 
+// What labels stand for, where the version that has one is not there.
+struct KnownLabels {
+  std::map<std::string, std::map<std::string, int64_t>, std::less<>> versions;  // by model and label
+  bool complete = true;  // false: others may come, so that nobody can say that there is no such label
+};
+
 class Snapshot {
  public:
   // INVALID_ARGUMENT: a model without versions, a version or a label twice.
-  static absl::StatusOr<std::shared_ptr<const Snapshot>> Make(std::vector<ServedModel> models);
+  static absl::StatusOr<std::shared_ptr<const Snapshot>> Make(std::vector<ServedModel> models, KnownLabels labels = {});
 
   // Finds what the request names, with TensorFlow Serving's codes and texts; `metadata` is read only where a split with
   // a sticky header has to decide. Sets `stats`, also on an error, when the model is served and has some.
@@ -79,7 +87,10 @@ class Snapshot {
   const std::vector<ServedModel>& models() const { return models_; }
 
  private:
+  absl::Status NoSuchLabel(const RequestView& request) const;
+
   std::vector<ServedModel> models_;  // sorted by name
+  KnownLabels labels_;
 };
 
 // The current snapshot. Readers on different threads touch different memory,

@@ -159,6 +159,7 @@ void BindBatching(py::module_& module, GraphClass& graph) {
   graph.def_property_readonly("batch_regions", &Regions)
       .def("set_batching", &SetBatching, py::arg("policies"))
       .def("batching_stats", &AllStats);
+  graph.attr("own_policy") = py::none();
 }
 
 }  // namespace tessera

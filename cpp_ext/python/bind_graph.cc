@@ -204,7 +204,7 @@ void BindGraph(py::module_& module) {
           "wait", [](const LifeWatch& watch, double timeout_s) { return watch.Wait(absl::Seconds(timeout_s)); },
           py::arg("timeout_s"), py::call_guard<py::gil_scoped_release>());
 
-  GraphClass graph(module, "Graph");
+  GraphClass graph(module, "Graph", py::dynamic_attr());
   graph
       .def_static("load", &Load, py::arg("path"), py::kw_only(), py::arg("tags") = std::vector<std::string>{"serve"},
                   py::arg("blobs") = py::none(), py::arg("sessions_only") = false, py::arg("name") = "",

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <array>
+#include <iterator>
 #include <map>
 #include <memory>
 #include <optional>
@@ -56,7 +57,8 @@ std::shared_ptr<Predictor> MakePredictor(int64_t max_in_flight, bool tensor_cont
 }
 
 void Publish(Predictor& predictor, const std::map<std::string, std::vector<std::shared_ptr<ServedVersion>>>& models,
-             const std::map<std::string, std::shared_ptr<TrafficSplit>>& traffic) {
+             const std::map<std::string, std::shared_ptr<TrafficSplit>>& traffic,
+             std::map<std::string, std::map<std::string, int64_t>> labels, bool labels_known) {
   std::vector<ServedModel> served;
   for (const auto& [name, versions] : models) {
     ServedModel model;
@@ -66,7 +68,10 @@ void Publish(Predictor& predictor, const std::map<std::string, std::vector<std::
     model.stats = predictor.request_stats().Of(name);
     served.push_back(std::move(model));
   }
-  absl::StatusOr<std::shared_ptr<const Snapshot>> snapshot = Snapshot::Make(std::move(served));
+  KnownLabels known;
+  known.versions.insert(std::make_move_iterator(labels.begin()), std::make_move_iterator(labels.end()));
+  known.complete = labels_known;
+  absl::StatusOr<std::shared_ptr<const Snapshot>> snapshot = Snapshot::Make(std::move(served), std::move(known));
   Check(snapshot.status());
   py::gil_scoped_release release;  // may free graphs
   predictor.Publish(*std::move(snapshot));
@@ -185,7 +190,8 @@ void BindPredictor(py::module_& module) {
       .def(py::init(&MakePredictor), py::kw_only(), py::arg("max_in_flight") = PredictorOptions().max_in_flight,
            py::arg("tensor_content") = false, py::arg("check_method_names") = false)
       .def("publish", &Publish, py::arg("models"), py::kw_only(),
-           py::arg("traffic") = std::map<std::string, std::shared_ptr<TrafficSplit>>{})
+           py::arg("traffic") = std::map<std::string, std::shared_ptr<TrafficSplit>>{},
+           py::arg("labels") = std::map<std::string, std::map<std::string, int64_t>>{}, py::arg("labels_known") = true)
       .def("handler", &Handler, py::arg("method") = kMethodNames[0])
       .def("call", &Call, py::arg("method"), py::arg("request"), py::kw_only(), py::arg("timeout_s"),
            py::arg("metadata") = py::none(), py::arg("entrypoint") = kEntrypointNames[2])

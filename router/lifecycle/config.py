@@ -13,6 +13,9 @@ from tessera.errors import InvalidArgumentError
 SwitchOrder = Literal["new_first", "old_first"]
 """new_first loads a version before it unloads the one that it replaces (availability); old_first after (memory)."""
 
+CLUSTER = "cluster"
+"""Platform of a model that the cluster serves: its placement says which versions there are, and where they are."""
+
 _Key = TypeVar("_Key")
 _Value = TypeVar("_Value")
 
@@ -140,7 +143,8 @@ class ModelConfig:
 
     Attributes:
         base_path: directory whose numeric children are the versions.
-        platform: name in the platform registry; empty (the configuration named none) is refused by `check`.
+        platform: name in the platform registry, or `CLUSTER`, which leaves base_path, versions, switch and flat without
+            a meaning; empty (the configuration named none) is refused by `check`.
         labels: label → version.
         flat: base_path itself may be the model (as version 1), where it has no numeric children.
     """
@@ -162,9 +166,19 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class ServerConfig:
-    """All plain models of a server, in the order in which they were listed."""
+    """All models that a server is told of, in the order in which they were listed."""
 
     models: tuple[ModelConfig, ...] = ()
+
+    @property
+    def plain(self) -> tuple[ModelConfig, ...]:
+        """Those whose versions lie under a base path."""
+        return tuple(model for model in self.models if model.platform != CLUSTER)
+
+    @property
+    def clustered(self) -> tuple[ModelConfig, ...]:
+        """Those that the cluster serves."""
+        return tuple(model for model in self.models if model.platform == CLUSTER)
 
     def find(self, name: str) -> ModelConfig | None:
         """Return the model of that name, or None."""
@@ -176,7 +190,7 @@ def check(new: ServerConfig, old: ServerConfig, platforms: Collection[str]) -> N
 
     Raises:
         InvalidArgumentError: TensorFlow Serving's texts: a model without a name or listed twice, a relative path, a
-            platform that is missing, unknown or changed.
+            platform that is missing, unknown or changed. Ours: a field that means nothing for a model of the cluster.
     """
     names: set[str] = set()
     for model in new.models:
@@ -185,7 +199,9 @@ def check(new: ServerConfig, old: ServerConfig, platforms: Collection[str]) -> N
         if model.name in names:
             raise InvalidArgumentError(f"Illegal to list model {model.name} multiple times in config list")
         names.add(model.name)
-        if not model.base_path.is_absolute():
+        if model.platform == CLUSTER:
+            _check_clustered(model)
+        elif not model.base_path.is_absolute():
             path = "" if model.base_path == Path() else str(model.base_path)
             raise InvalidArgumentError(
                 f"Expected model {model.name} to have an absolute path or URI; got base_path()={path}"
@@ -203,6 +219,20 @@ def check(new: ServerConfig, old: ServerConfig, platforms: Collection[str]) -> N
             )
         if model.platform not in platforms:
             raise InvalidArgumentError(f"Model {model.name} requests unsupported platform {model.platform}")
+
+
+def _check_clustered(model: ModelConfig) -> None:
+    """Refuse what a model of the cluster gets from its placement."""
+    for name, given, absent in (
+        ("base_path", model.base_path, Path()),
+        ("model_version_policy", model.versions, Latest()),
+        ("switch_order", model.switch, "new_first"),
+    ):
+        if given != absent:
+            raise InvalidArgumentError(
+                f"Model {model.name} is served on platform {CLUSTER}: {name}: got {given}, expected nothing, the "
+                "placement says what is served"
+            )
 
 
 def _frozen(mapping: Mapping[_Key, _Value]) -> Mapping[_Key, _Value]:

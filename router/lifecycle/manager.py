@@ -1,23 +1,28 @@
-"""Runs the lifecycle of plain models: looks at disks, loads, publishes, unloads, as `Core` decides."""
+"""Runs the lifecycle of plain models: looks at disks, loads, publishes, unloads, as `Core` decides.
+
+Of the cluster's models it keeps the configuration only, which is checked and replaced together with all others.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import logging
-from collections.abc import Coroutine, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Collection, Coroutine
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from placement.tasks import end
 from router.lifecycle.actions import Limits, Load, Unload
-from router.lifecycle.config import ModelConfig, ServerConfig, check
+from router.lifecycle.config import CLUSTER, ServerConfig, check
 from router.lifecycle.core import Core
-from router.lifecycle.disk import SETTLE_S, Look, Looker
 from router.lifecycle.loader import Loader, on_thread
+from router.lifecycle.looking import Looking
 from router.lifecycle.report import Outcome, check_labels, failure, not_ready, outcome, statuses
 from router.lifecycle.target import PlainModel, Target
+from router.lifecycle.versions import DiskView
 from tessera.clock import Clock
 from tessera.errors import TesseraError, UnavailableError
 
@@ -40,6 +45,7 @@ class Lifecycle:
     Args:
         poll_s: time between two looks at a base path; 0: only after a change of the configuration; below 0: never.
         allow_labels_for_unavailable: a label that is new, or unchanged, may name a version that is not available.
+        in_cluster: the server follows a cluster, whose models may be configured too.
 
     Attributes:
         config: what is served, or will be: the last configuration that was not refused.
@@ -51,12 +57,15 @@ class Lifecycle:
     clock: Clock
     poll_s: float = 1.0
     allow_labels_for_unavailable: bool = False
+    in_cluster: bool = False
     config: ServerConfig = field(default_factory=ServerConfig)
     counters: dict[str, int] = field(default_factory=lambda: {LOAD_ATTEMPTS: 0, LOAD_FAILURES: 0})
     _core: Core = field(init=False)
     _graphs: dict[int, _graph.Graph] = field(default_factory=dict)
-    _served: dict[str, PlainModel] = field(default_factory=dict)
-    _lookers: dict[str, tuple[ModelConfig, asyncio.Task[None]]] = field(default_factory=dict)
+    _served: tuple[dict[str, PlainModel], ServerConfig, bool] | None = None
+    _shown: ServerConfig = field(default_factory=ServerConfig)
+    _started: bool = False
+    _looking: Looking = field(init=False)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
     _applying: asyncio.Lock = field(default_factory=asyncio.Lock)
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -65,18 +74,21 @@ class Lifecycle:
     _stopped: bool = False
 
     def __post_init__(self) -> None:
-        self._core = Core(self.limits)
+        self._core = core = Core(self.limits)
+        self._looking = Looking(
+            self.loader.platforms, self.clock, self.poll_s, lambda model: core.models[model].held(), self._saw
+        )
 
     async def start(self, config: ServerConfig, *, timeout_s: float | None = None) -> None:
-        """Load `config` and return when every model serves. May be called once, before `apply`.
+        """Load `config`; return when every model serves that has anything to load. May be called once, before `apply`.
 
-        Models serve as they become available. After an error loading goes on, until `stop`. A model without versions on
-        disk is waited for.
+        Models serve as they become available. After an error loading goes on, until `stop`. What is not waited for, and
+        serves once it comes: a model that has no version on disk, or whose base path cannot be read; after `timeout_s`
+        also what still loads.
 
         Raises:
             InvalidArgumentError: the configuration is wrong; nothing was loaded.
             FailedPreconditionError: a label names a version that is not available.
-            DeadlineExceededError: it took longer than `timeout_s`; names what is missing.
             UnavailableError: `stop` was called meanwhile.
             TesseraError: models failed to load, after all retries; TensorFlow Serving's text.
         """
@@ -85,9 +97,15 @@ class Lifecycle:
             check(config, self.config, self._platforms())
             self.config = config
             self._configure(config)
-            names = [model.name for model in config.models]
-            await self._available(names, "servable(s)", timeout_s, wait_for_retries=True)
-            self._check_labels(config, ServerConfig(), set(names))
+            names = [model.name for model in config.plain]
+            result = await self._settled(names, timeout_s, at_start=True)
+            if result.failed:
+                raise failure(self._core, names, replace(result, pending=()), what="servable(s)", timeout_s=timeout_s)
+            for line in not_ready(self._core):
+                _log.warning("starting without %s", line)
+            self._check_labels(config, ServerConfig(), set(names) - set(result.pending))
+            self._started = True
+            self._step()
 
     async def apply(self, config: ServerConfig, *, timeout_s: float | None = None) -> None:
         """Replace the configuration, all or nothing; return when models that are new serve.
@@ -105,14 +123,16 @@ class Lifecycle:
             check(config, old, self._platforms())
             before = {model.name for model in old.models}
             names = {model.name for model in config.models}
-            self._check_labels(config, old, before & names)
-            new = tuple(model for model in config.models if model.name not in before)
+            new = tuple(model for model in config.plain if model.name not in before)
+            self._check_labels(config, old, names - {model.name for model in new})
             try:
                 if new:
                     hidden = frozenset(model.name for model in new)
                     self._configure(ServerConfig(old.models + new), hidden)
-                    await self._available(sorted(hidden), "model(s)", timeout_s, wait_for_retries=False)
-                    self._check_labels(config, old, set(hidden))
+                    result = await self._settled(hidden, timeout_s, at_start=False)
+                    if result.pending or result.failed:
+                        raise failure(self._core, sorted(hidden), result, what="model(s)", timeout_s=timeout_s)
+                    self._check_labels(config, old, hidden)
             except BaseException:
                 self._configure(old)
                 raise
@@ -139,6 +159,9 @@ class Lifecycle:
     def ready(self) -> tuple[bool, list[str]]:
         """Return whether every configured model answers as its policy says, and what is missing; see `not_ready`."""
         missing = not_ready(self._core)
+        for model in self.config.clustered:
+            if not self.target.cluster_versions(model.name):
+                missing.append(f"model {model.name}: the cluster has no placement of it that could be loaded")
         return not missing, missing
 
     async def stop(self) -> None:
@@ -147,76 +170,60 @@ class Lifecycle:
         self._changed.set()
         if self._timer is not None:
             self._timer.cancel()
-        for _, task in self._lookers.values():
-            await end(task)
+        await self._looking.stop()
         for task in list(self._tasks):
             await end(task)
-        self._lookers.clear()
 
     def _platforms(self) -> list[str]:
-        return list(self.loader.platforms)
+        return [*self.loader.platforms, *([CLUSTER] if self.in_cluster else [])]
 
-    def _check_labels(self, config: ServerConfig, old: ServerConfig, names: set[str]) -> None:
-        check_labels(self._core, config, old, allow_unavailable=self.allow_labels_for_unavailable, names=names)
+    def _check_labels(self, config: ServerConfig, old: ServerConfig, names: Collection[str]) -> None:
+        allow = self.allow_labels_for_unavailable
+        check_labels(self._answering, config, old, allow_unavailable=allow, names=names)
 
-    async def _available(
-        self, names: Iterable[str], what: str, timeout_s: float | None, *, wait_for_retries: bool
-    ) -> None:
-        """Wait until the models `names` have a version that serves and none that may still come; raise what fails."""
-        names = list(names)
+    def _answering(self, model: str) -> Collection[int]:
+        """Return the versions of any model that answer requests."""
+        plain = self._core.models.get(model)
+        if plain is not None and plain.config is not None:
+            return plain.available()
+        return self.target.cluster_versions(model)
 
-        async def settled() -> Outcome:
-            while (result := outcome(self._core, names, wait_for_retries=wait_for_retries)).pending:
+    async def _settled(self, names: Collection[str], timeout_s: float | None, *, at_start: bool) -> Outcome:
+        """Wait until nothing is to be expected of the models `names`, or `timeout_s` is over; return where they are.
+
+        At the start all retries are waited for, and nobody who has nothing to load.
+        """
+
+        def look() -> Outcome:
+            return outcome(
+                self._core, names, wait_for_retries=at_start, unread=self._looking.unread if at_start else ()
+            )
+
+        async def settle() -> None:
+            while set((now := look()).pending) - set(now.absent if at_start else ()):
                 self._changed.clear()
                 await self._changed.wait()
                 if self._stopped:
                     raise UnavailableError("the server is being stopped")
-            return result
 
-        try:
-            result = await asyncio.wait_for(settled(), timeout_s)
-        except TimeoutError:
-            result = outcome(self._core, names, wait_for_retries=wait_for_retries)
-        if result.pending or result.failed:
-            raise failure(self._core, names, result, what=what, timeout_s=timeout_s)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(settle(), timeout_s)
+        return look()
 
     def _configure(self, config: ServerConfig, hidden: frozenset[str] = frozenset()) -> None:
         if self._stopped:
             return
-        self._core.configure(config, hidden)
-        wanted = {model.name: model for model in config.models}
-        for name, (model, task) in list(self._lookers.items()):
-            if wanted.get(name) != model:
-                task.cancel()
-                del self._lookers[name]
-        for name, model in wanted.items():
-            if name not in self._lookers and self.poll_s >= 0:
-                looking = asyncio.create_task(self._look(model), name=f"router.lifecycle.look {name}")
-                self._lookers[name] = (model, looking)
+        self._core.configure(ServerConfig(config.plain), hidden)
+        self._shown = ServerConfig(tuple(model for model in config.models if model.name not in hidden))
+        self._looking.follow(config.plain)
         self._step()
 
-    async def _look(self, config: ModelConfig) -> None:
-        """Look at one model's base path, again and again; one that hangs holds up no other."""
-        name = config.name
-        told: set[str] = set()
-        looker: Looker | None = None
-        while True:
-            try:
-                looker = looker or Looker(config, self.loader.platforms[config.platform], self.clock)
-                held = self._core.models[name].held()
-                look = await on_thread(partial(looker.look, held), f"look at {name}")
-            except TesseraError as error:
-                look = Look(None, warnings=(f"model {name}: {error.message}",))
-            for warning in look.warnings:
-                if warning not in told:
-                    _log.warning("%s", warning)
-            told = set(look.warnings)  # what is gone, and comes back, is told again
-            if look.view is not None:
-                self._core.saw(name, look.view)
-                self._step()
-            if not look.unsettled and self.poll_s == 0:
-                return
-            await asyncio.sleep(SETTLE_S if look.unsettled else self.poll_s)
+    def _saw(self, name: str, view: DiskView | None) -> None:
+        if view is None:
+            self._changed.set()
+            return
+        self._core.saw(name, view)
+        self._step()
 
     def _step(self) -> None:
         """Decide and act."""
@@ -241,10 +248,11 @@ class Lifecycle:
             name: PlainModel(one.config, {n: self._graphs[g] for n, g in one.versions.items()}, one.labels)
             for name, one in self._core.published().items()
         }
+        served = (models, self._shown, self._started)
         try:
-            if models != self._served:
-                self.target.serve_plain(models)
-                self._served = models
+            if served != self._served:
+                self.target.serve_plain(models, self._shown, started=self._started)
+                self._served = served
         except TesseraError as error:
             _log.error("cannot be served, what served before goes on: %s", error.message)
         self.target.describe_plain(statuses(self._core))

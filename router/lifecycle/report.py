@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -53,10 +53,22 @@ def _reason(model: Model, number: int) -> str:
     return version.message or version.state.name
 
 
-def check_labels(core: Core, new: ServerConfig, old: ServerConfig, *, allow_unavailable: bool, names: set[str]) -> None:
+def check_labels(
+    available_of: Callable[[str], Collection[int]],
+    new: ServerConfig,
+    old: ServerConfig,
+    *,
+    allow_unavailable: bool,
+    names: Collection[str],
+) -> None:
     """Check the labels of the models of `new` that `names` has; only available versions may have labels.
 
-    With `allow_unavailable` a label may stand for a version that is not available yet if it is new or stays as it was.
+    Args:
+        available_of: model → the versions of it that answer requests.
+        new: the configuration that is checked.
+        old: the one that it replaces.
+        allow_unavailable: a label may stand for a version that is not available yet if it is new or stays as it was.
+        names: of the models whose labels are checked.
 
     Raises:
         FailedPreconditionError: TensorFlow Serving's text.
@@ -64,8 +76,7 @@ def check_labels(core: Core, new: ServerConfig, old: ServerConfig, *, allow_unav
     for config in new.models:
         if config.name not in names or not config.labels:
             continue
-        model = core.models.get(config.name)
-        available = model.available() if model is not None else set()
+        available = available_of(config.name)
         before = old.find(config.name)
         for label, version in sorted(config.labels.items()):
             if version in available:
@@ -84,19 +95,22 @@ class Outcome:
 
     Attributes:
         pending: models of which no version is available, and of which one may still become so.
+        absent: those of them that have nothing to load: the disk shows no version that is wanted, or cannot be read.
         failed: models of which no version is available and none will: model → version → (code, text).
     """
 
     pending: tuple[str, ...]
+    absent: tuple[str, ...]
     failed: Mapping[str, Mapping[int, tuple[Code, str]]]
 
 
-def outcome(core: Core, names: Iterable[str], *, wait_for_retries: bool) -> Outcome:
+def outcome(core: Core, names: Iterable[str], *, wait_for_retries: bool, unread: Collection[str] = ()) -> Outcome:
     """Return how far the models `names` have come; without `wait_for_retries` one failure of a version is its end.
 
     Of a flat model it always is, and so is an empty directory: who names a model by its directory means what is there.
+    The base paths of the models in `unread` cannot be read, as far as is known.
     """
-    pending, failed = [], {}
+    pending, absent, failed = [], [], {}
     for name in names:
         model = core.models[name]
         wanted = {number: model.versions[number] for number in sorted(model.wanted()) if number in model.versions}
@@ -112,7 +126,9 @@ def outcome(core: Core, names: Iterable[str], *, wait_for_retries: bool) -> Outc
                 failed[name] = {}
             else:
                 pending.append(name)  # nothing on disk yet
-    return Outcome(tuple(pending), failed)
+        if name in pending and (model.has_nothing_to_load() or (model.disk is None and name in unread)):
+            absent.append(name)
+    return Outcome(tuple(pending), tuple(absent), failed)
 
 
 def failure(core: Core, names: Iterable[str], result: Outcome, *, what: str, timeout_s: float | None) -> TesseraError:

@@ -120,6 +120,10 @@ class Model:
         usable = (self.held() | self.disk.ready.keys()) & self.disk.present
         return wanted(self.config.versions, usable)
 
+    def has_nothing_to_load(self) -> bool:
+        """Whether the disk was looked at and has no version that the policy asks for, not even an incomplete one."""
+        return self.config is not None and self.disk is not None and not wanted(self.config.versions, self.disk.present)
+
     def missing(self) -> frozenset[int]:
         """Return the versions that the policy asks for and that do not answer, whether the disk has them or not."""
         expected = self.wanted()

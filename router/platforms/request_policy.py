@@ -26,6 +26,8 @@ def batches_requests(path: Path, options: LoadOptions) -> bool:
 def apply_policy(path: Path, options: LoadOptions, graph: _graph.Graph) -> None:
     """Give `graph`, which was loaded from `path`, the policy of the version's own file, if that is what is wanted.
 
+    It goes before what a file of the server says.
+
     Raises:
         InvalidArgumentError: the file is wrong; names file, line and field.
     """
@@ -34,6 +36,7 @@ def apply_policy(path: Path, options: LoadOptions, graph: _graph.Graph) -> None:
     policy, warnings = load_parameters(_file(path), tensorflow_defaults=True)
     for warning in warnings:
         _log.warning("model %s: %s", options.name, warning)
+    graph.own_policy = policy
     graph.set_batching(dict.fromkeys(graph.batch_regions, _native(policy)))
 
 

@@ -39,7 +39,8 @@ def clients(tmp_path_factory: pytest.TempPathFactory) -> dict[str, HandlerClient
             "two": [_version(two, 1)],
             "half": [_version(small_models.half_plus(folder / "half", 1.0), 1)],
             "defaults": [_version(_with_default(folder / "defaults"), 1)],
-        }
+        },
+        labels={"m": {"stable": 3, "gone": 7}, "none": {"x": 1}},
     )
     return {method: HandlerClient(predictor.handler(method)) for method in METHODS}
 
@@ -124,6 +125,18 @@ OF_EVERY_METHOD: list[tuple[str, Callable[[str], Any], Code, str]] = [
         Code.INVALID_ARGUMENT,
         "Unrecognized servable version label: L",
     ),
+    (
+        "label of a version that is not available",
+        lambda m: changed(valid(m), lambda r: setattr(spec_of(r), "version_label", "gone")),
+        Code.NOT_FOUND,
+        MISSING + "Specific(m, 7)",
+    ),
+    (
+        "label of a model that is not available",
+        lambda m: changed(valid(m, "none"), lambda r: setattr(spec_of(r), "version_label", "x")),
+        Code.NOT_FOUND,
+        MISSING + "Specific(none, 1)",
+    ),
 ]
 
 
@@ -136,6 +149,23 @@ def test_what_all_methods_say_of_a_model_spec(
 ) -> None:
     call = clients[method].call(make(method).SerializeToString())
     assert (call.code, call.message) == (code, text)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_labels_that_are_not_known_yet(method: str) -> None:
+    predictor = _graph.Predictor()
+    predictor.publish({}, labels={"m": {"gone": 7}}, labels_known=False)
+    client = HandlerClient(predictor.handler(method))
+    for label, expected in (
+        ("L", (Code.UNAVAILABLE, "Model labels does not init yet.L")),
+        ("gone", (Code.NOT_FOUND, MISSING + "Specific(m, 7)")),
+    ):
+        spec_of(request := valid(method)).version_label = label
+        call = client.call(request.SerializeToString())
+        assert (call.code, call.message) == expected
+    predictor.publish({})
+    call = client.call(request.SerializeToString())
+    assert (call.code, call.message) == (Code.INVALID_ARGUMENT, "Unrecognized servable version label: gone")
 
 
 @pytest.mark.parametrize("method", METHODS[:3])

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from batching.parameters_file import MAX_FILE_BYTES
 from batching.policy_file import Entry, Policy, PolicyFile
 from router.batch_policies import (
     BatchPolicies,
@@ -18,6 +17,7 @@ from router.batch_policies import (
     policy_source,
 )
 from tessera.errors import InvalidArgumentError, SettingsError
+from tessera.files import MAX_FILE_BYTES
 
 
 @dataclass
@@ -110,7 +110,7 @@ def test_a_file_that_goes_away_is_told_once_and_taken_when_it_is_back(path: Path
     source = PolicySource("--f", str(path), _parse)
     path.unlink()
     assert source.poll() is None
-    with pytest.raises(SettingsError, match=f"--f: {path}: cannot be read: No such file or directory"):
+    with pytest.raises(SettingsError, match=f"--f: {path}; No such file or directory"):
         source.poll()
     assert [source.poll() for _ in range(3)] == [None] * 3
     path.write_text("16")
@@ -133,7 +133,7 @@ def test_settings_name_one_file_or_none(tmp_path: Path) -> None:
         (_Settings(batching_policy_file=str(tmp_path / "no")), "--batching-policy-file"),
         (_Settings(batching_parameters_file=str(tmp_path / "no")), "--batching-parameters-file"),
     ):
-        with pytest.raises(SettingsError, match=f"{flag}: {tmp_path}/no: cannot be read: No such file or directory"):
+        with pytest.raises(SettingsError, match=f"{flag}: {tmp_path}/no; No such file or directory"):
             check_policy_file(settings)
 
 
@@ -152,6 +152,8 @@ def test_with_whole_requests_a_parameters_file_leaves_out_what_tensorflow_servin
 
 class _Graph:
     """Stands for `_graph.Graph`."""
+
+    own_policy: object = None
 
     def __init__(self, *regions: str) -> None:
         self.batch_regions = {region: {"signatures": ["serving_default"], "in_loop": False} for region in regions}
@@ -181,7 +183,20 @@ def test_without_a_file_or_regions_graphs_are_left_alone() -> None:
     assert graph.policies is None
     BatchPolicies(_make, _policies(8)).apply("m", plain)
     assert plain.policies is None
-    assert BatchPolicies(_make).policy_of("m", "mlp") == Policy()
+    assert BatchPolicies(_make).policy_of("m", graph, "mlp") == Policy()
+
+
+def test_what_a_version_says_of_itself_goes_before_every_file_of_the_server() -> None:
+    own, other = _Graph("mlp"), _Graph("mlp")
+    own.own_policy = Policy(max_batch_size=3)
+    graphs = [NamedGraph("m", 1, own), NamedGraph("m", 2, other)]
+    policies = BatchPolicies(_make, _policies(8, {"m/mlp": 4}))
+    for one in graphs:
+        policies.apply(one.model, one.graph)
+    assert (own.policies, other.policies) == (None, {"mlp": 4})  # None: the loader has given it its own
+    assert policies.replace(_policies(8, {"m/mlp": 5}), graphs) == ["model m region mlp: max_batch_size 4 → 5"]
+    assert (own.policies, other.policies) == ({"mlp": 3}, {"mlp": 5})
+    assert policies.policy_of("m", own, "mlp").max_batch_size == 3
 
 
 def test_new_policies_reach_every_graph_and_what_changed_is_said() -> None:
@@ -193,7 +208,7 @@ def test_new_policies_reach_every_graph_and_what_changed_is_said() -> None:
     policies = BatchPolicies(_make)
     assert policies.replace(_policies(16, {"m/tower": 64}), graphs) == ["model m region mlp: max_batch_size 64 → 16"]
     assert [one.graph.policies for one in graphs] == [{"mlp": 16, "tower": 64}, {"mlp": 16}, None]
-    assert policies.policy_of("m", "mlp").max_batch_size == 16
+    assert policies.policy_of("m", graphs[0].graph, "mlp").max_batch_size == 16
     assert policies.replace(_policies(16, {"m/tower": 64}), graphs) == []
     late = _Graph("mlp")
     policies.apply("m", late)
@@ -215,4 +230,4 @@ def test_a_policy_that_the_core_refuses_changes_nothing_anywhere() -> None:
     with pytest.raises(InvalidArgumentError, match="max_batch_size: got 5000"):
         policies.replace(_policies(16, {"n/mlp": 5000}), graphs)
     assert [one.graph.policies for one in graphs] == [{"mlp": 8}, {"mlp": 8}]
-    assert policies.policy_of("m", "mlp").max_batch_size == 8
+    assert policies.policy_of("m", graphs[0].graph, "mlp").max_batch_size == 8

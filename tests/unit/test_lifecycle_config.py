@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from router.lifecycle.config import (
+    CLUSTER,
     Latest,
     ModelConfig,
     RequestLogging,
@@ -53,6 +54,28 @@ def test_a_right_configuration_passes() -> None:
     check(ServerConfig((_A, ModelConfig("b", Path("/b"), platform="onnx"))), _OLD, ["tensorflow", "onnx"])
     assert _OLD.find("a") is _A
     assert _OLD.find("b") is None
+
+
+@pytest.mark.parametrize(
+    ("model", "text"),
+    [
+        (ModelConfig("c", Path("/c"), CLUSTER), "base_path: got /c, expected nothing"),
+        (ModelConfig("c", Path(), CLUSTER, Latest(2)), "model_version_policy: got Latest(count=2), expected nothing"),
+        (ModelConfig("c", Path(), CLUSTER, switch="old_first"), "switch_order: got old_first, expected nothing"),
+    ],
+)
+def test_what_the_placement_says_is_not_configured(model: ModelConfig, text: str) -> None:
+    with pytest.raises(InvalidArgumentError) as caught:
+        check(ServerConfig((model,)), _OLD, ["tensorflow", CLUSTER])
+    assert caught.value.message == f"Model c is served on platform cluster: {text}, the placement says what is served"
+
+
+def test_models_of_the_cluster_need_a_cluster() -> None:
+    config = ServerConfig((ModelConfig("c", Path(), CLUSTER, labels={"stable": 1}), _A))
+    check(config, _OLD, ["tensorflow", CLUSTER])
+    assert ([model.name for model in config.clustered], config.plain) == (["c"], (_A,))
+    with pytest.raises(InvalidArgumentError, match="Model c requests unsupported platform cluster"):
+        check(config, _OLD, ["tensorflow"])
 
 
 def test_values_check_their_fields() -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from router.catalog import VersionState, VersionStatus
 from router.lifecycle.actions import Limits, Load
-from router.lifecycle.config import All, ModelConfig, ServerConfig, Specific
+from router.lifecycle.config import CLUSTER, All, ModelConfig, ServerConfig, Specific
 from router.lifecycle.loader import Loader
 from router.lifecycle.manager import LOAD_ATTEMPTS, Lifecycle
 from router.lifecycle.target import PlainModel
@@ -30,6 +30,8 @@ from tessera.errors import (
     TesseraError,
     UnavailableError,
 )
+
+_TWO = Specific(frozenset({2}))
 
 
 class _Graph:
@@ -85,14 +87,21 @@ class _Target:
     models: Mapping[str, PlainModel] = field(default_factory=dict)
     statuses: Mapping[str, Mapping[int, VersionStatus]] = field(default_factory=dict)
     history: list[dict[str, list[int]]] = field(default_factory=list)
+    config: ServerConfig = field(default_factory=ServerConfig)
+    started: bool = False
+    clustered: dict[str, list[int]] = field(default_factory=dict)
 
     def adopt_plain(self, model: str, version: int, graph: Any) -> None:
         if model == "unfit":
             raise FailedPreconditionError("needs a route")
 
-    def serve_plain(self, models: Mapping[str, PlainModel]) -> None:
-        self.models = models
-        self.history.append(self.served())
+    def serve_plain(self, models: Mapping[str, PlainModel], config: ServerConfig, *, started: bool) -> None:
+        if models != self.models:
+            self.history.append({name: list(model.graphs) for name, model in models.items()})
+        self.models, self.config, self.started = models, config, started
+
+    def cluster_versions(self, model: str) -> list[int]:
+        return self.clustered.get(model, [])
 
     def describe_plain(self, models: Mapping[str, Mapping[int, VersionStatus]]) -> None:
         self.statuses = models
@@ -204,15 +213,77 @@ def test_one_error_of_the_message_is_written_as_tensorflow_serving_does(tmp_path
 def test_a_base_path_that_is_not_there_holds_up_only_its_own_model(tmp_path: Path) -> None:
     async def test(server: _Server) -> None:
         config = ServerConfig((ModelConfig("none", tmp_path / "none"), server.add("good", 1)))
-        with pytest.raises(DeadlineExceededError, match=r"\{name: none\} due to error: DEADLINE_EXCEEDED: no version"):
-            await server.lifecycle.start(config, timeout_s=0.5)
+        await server.lifecycle.start(config)
         assert server.target.served() == {"good": [1]}
+        assert server.target.started
         assert server.lifecycle.ready() == (False, [f"model none: {tmp_path}/none was not read yet"])
         server.add("none", 1)
         await server.serves({"good": [1], "none": [1]})
         assert server.lifecycle.ready() == (True, [])
 
     _run(tmp_path, test)
+
+
+def test_a_start_waits_for_what_is_there_and_for_nothing_else(tmp_path: Path) -> None:
+    async def test(server: _Server) -> None:
+        (tmp_path / "empty").mkdir()
+        models = ModelConfig("empty", tmp_path / "empty"), replace(server.add("other", 1), versions=_TWO)
+        hold = server.platform.hold["slow:1"] = threading.Event()
+        start = asyncio.create_task(server.lifecycle.start(ServerConfig((*models, server.add("slow", 1)))))
+        await server.status("slow", 1, VersionState.LOADING)
+        done, _ = await asyncio.wait((start,), timeout=0.2)
+        assert not done
+        assert not server.target.started
+        hold.set()
+        await start
+        assert server.target.started
+        assert server.target.served() == {"slow": [1]}
+        assert server.lifecycle.ready()[1] == [
+            f"model empty: no version found under {tmp_path}/empty",
+            "model other version 2: not on disk, or not complete",
+        ]
+        mended = ServerConfig((replace(models[0], base_path=server.add("elsewhere", 1).base_path),))
+        await server.lifecycle.apply(mended, timeout_s=10)
+        await server.serves({"empty": [1]})
+        assert server.lifecycle.ready() == (True, [])
+
+    _run(tmp_path, test)
+
+
+def test_a_start_that_takes_too_long_goes_on_behind_an_open_door(tmp_path: Path) -> None:
+    async def test(server: _Server) -> None:
+        hold = server.platform.hold["slow:1"] = threading.Event()
+        await server.lifecycle.start(ServerConfig((server.add("slow", 1),)), timeout_s=0.2)
+        assert server.target.started
+        assert not server.lifecycle.ready()[0]
+        hold.set()
+        await server.serves({"slow": [1]})
+        assert server.lifecycle.ready() == (True, [])
+
+    _run(tmp_path, test)
+
+
+def test_models_of_the_cluster_are_configured_with_all_others(tmp_path: Path) -> None:
+    async def test(server: _Server) -> None:
+        server.target.clustered["c"] = [1, 2]
+        a, c = server.add("a", 1), ModelConfig("c", Path(), CLUSTER, labels={"stable": 1})
+        await server.lifecycle.start(ServerConfig((a, replace(c, labels={"later": 9}))), timeout_s=10)
+        assert server.target.served() == {"a": [1]}
+        assert [model.labels for model in server.target.config.clustered] == [{"later": 9}]  # before it is followed
+        for labels, other in (({"stable": 3}, a), ({"stable": 1}, server.add("bad", 1, text="damaged"))):
+            with pytest.raises(TesseraError, match=r"assign label to version 3 of model c,|bad version: 1"):
+                await server.lifecycle.apply(ServerConfig((replace(c, labels=labels), other)), timeout_s=10)
+            assert [model.labels for model in server.target.config.clustered] == [{"later": 9}]
+        await server.lifecycle.apply(ServerConfig((a, c)), timeout_s=10)
+        assert server.target.config == ServerConfig((a, c))
+        assert server.lifecycle.ready() == (True, [])
+        server.target.clustered.clear()
+        lines = ["model c: the cluster has no placement of it that could be loaded"]
+        assert server.lifecycle.ready() == (False, lines)
+        with pytest.raises(InvalidArgumentError, match="Illegal to change a model's platform"):
+            await server.lifecycle.apply(ServerConfig((replace(a, platform=CLUSTER, base_path=Path()),)))
+
+    _run(tmp_path, test, in_cluster=True)
 
 
 def test_a_flat_model_must_be_there(tmp_path: Path) -> None:
@@ -319,8 +390,9 @@ def test_looking_once_and_never(tmp_path: Path) -> None:
         await server.serves({"a": [2]})
 
     async def never(server: _Server) -> None:
-        with pytest.raises(DeadlineExceededError):
-            await server.lifecycle.start(ServerConfig((server.add("a", 1),)), timeout_s=0.1)
+        a = server.add("a", 1)
+        await server.lifecycle.start(ServerConfig((a,)))
+        assert server.lifecycle.ready() == (False, [f"model a: {a.base_path} was not read yet"])
 
     _run(tmp_path / "once", once, poll_s=0.0)
     _run(tmp_path / "never", never, poll_s=-1.0)

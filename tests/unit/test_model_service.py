@@ -5,7 +5,7 @@ import pytest
 from protos import serving_pb2
 from router.catalog import Catalog, VersionState, VersionStatus
 from router.model_service import ModelService
-from tessera.errors import Code, InvalidArgumentError, NotFoundError, TesseraError
+from tessera.errors import Code, InvalidArgumentError, NotFoundError, TesseraError, UnavailableError
 
 _CATALOG = Catalog(
     models=MappingProxyType(
@@ -17,7 +17,7 @@ _CATALOG = Catalog(
             }
         }
     ),
-    labels=MappingProxyType({"ranker": {"stable": 1}}),
+    labels=MappingProxyType({"ranker": {"stable": 1, "gone": 7}}),
 )
 _SERVICE = ModelService(lambda: _CATALOG)
 
@@ -43,12 +43,25 @@ def test_status_lists_versions_largest_first_with_their_errors() -> None:
     assert _status(_spec(label="stable")) == [(1, 30, "")]
 
 
+def test_labels_are_not_known_while_the_server_starts() -> None:
+    service = ModelService(lambda: Catalog(labels={"ranker": {"stable": 1}}, labels_known=False))
+    with pytest.raises(UnavailableError, match=r"Model labels does not init yet\.canary"):
+        service.get_model_status(
+            serving_pb2.GetModelStatusRequest(model_spec=_spec(label="canary")).SerializeToString()
+        )
+    with pytest.raises(NotFoundError, match="Could not find any versions of model ranker"):
+        service.get_model_status(
+            serving_pb2.GetModelStatusRequest(model_spec=_spec(label="stable")).SerializeToString()
+        )
+
+
 @pytest.mark.parametrize(
     ("spec", "error", "text"),
     [
         (_spec("other"), NotFoundError, "Could not find any versions of model other"),
         (_spec(version=7), NotFoundError, "Could not find version 7 of model ranker"),
         (_spec(label="canary"), InvalidArgumentError, "Unrecognized servable version label: canary"),
+        (_spec(label="gone"), NotFoundError, "Could not find version 7 of model ranker"),
         (_spec(""), InvalidArgumentError, "ModelSpec has no name specified."),
     ],
 )
