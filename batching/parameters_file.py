@@ -12,34 +12,19 @@ from google.protobuf import text_format
 from batching.policy import MAX_IN_FLIGHT, Policy
 from protos import batching_parameters_pb2
 from tessera.errors import InvalidArgumentError
+from tessera.files import read_text
 
-MAX_FILE_BYTES = 1 << 20
 TENSORFLOW_DEFAULTS = Policy(max_batch_size=1000, max_enqueued_rows=10 * 1000, split_large_inputs=False)
 """What TensorFlow Serving does where its file says nothing. It bounds the queue by batches, here their rows count."""
 _DEFAULT_ENQUEUED_BATCHES = 10
 
 
-def read_text(path: str | Path) -> str:
-    """Return the content of a small text file.
+def load_parameters(path: str | Path, *, tensorflow_defaults: bool = False) -> tuple[Policy, list[str]]:
+    """Read the file; see `parse_parameters`.
 
     Raises:
-        InvalidArgumentError: it cannot be read, is over 1 MiB, or is not UTF-8; names it.
+        NotFoundError, InvalidArgumentError: it cannot be read, or is wrong.
     """
-    try:
-        with Path(path).open("rb") as file:
-            content = file.read(MAX_FILE_BYTES + 1)
-    except OSError as error:
-        raise InvalidArgumentError(f"{path}: cannot be read: {error.strerror}") from None
-    if len(content) > MAX_FILE_BYTES:
-        raise InvalidArgumentError(f"{path}: is over {MAX_FILE_BYTES} bytes, expected a file of policies")
-    try:
-        return content.decode()
-    except UnicodeDecodeError as error:
-        raise InvalidArgumentError(f"{path}: byte {error.start} is not UTF-8, expected text") from None
-
-
-def load_parameters(path: str | Path, *, tensorflow_defaults: bool = False) -> tuple[Policy, list[str]]:
-    """Read the file; see `parse_parameters`."""
     return parse_parameters(read_text(path), str(path), tensorflow_defaults=tensorflow_defaults)
 
 

@@ -12,9 +12,10 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from batching.parameters_file import load_parameters, read_text
+from batching.parameters_file import load_parameters
 from batching.policy import Policy
 from tessera.errors import InvalidArgumentError, SettingsError
+from tessera.files import read_text
 from tessera.settings import parse_bytes
 
 __all__ = ["Entry", "Policy", "PolicyFile", "load_batching_parameters_file", "load_policy_file", "parse_policy_file"]
@@ -52,7 +53,8 @@ def load_policy_file(path: str | Path) -> PolicyFile:
     """Read a policy file.
 
     Raises:
-        InvalidArgumentError: it cannot be read, or is wrong; names file, table and field.
+        NotFoundError: it cannot be read.
+        InvalidArgumentError: it is wrong; names file, table and field.
     """
     return parse_policy_file(read_text(path), str(path))
 
@@ -132,7 +134,8 @@ def load_batching_parameters_file(path: str | Path) -> tuple[PolicyFile, list[st
     A warning says what of the file has no meaning here, or another one.
 
     Raises:
-        InvalidArgumentError: it cannot be read, or is wrong; names file, line and field.
+        NotFoundError: it cannot be read.
+        InvalidArgumentError: it is wrong; names file, line and field.
     """
     policy, warnings = load_parameters(path)
     return PolicyFile(policy), warnings

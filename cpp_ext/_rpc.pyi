@@ -94,7 +94,7 @@ class Server:
         Calls above `max_concurrent_calls` are refused with RESOURCE_EXHAUSTED; a call without a deadline gets `default_deadline_s`.
         While the fan-out of a poller awaits answers, it looks for them for `busy_poll_s` before it sleeps.
         `channel_arguments` are gRPC's own ("grpc.keepalive_time_ms": 10000) and win over the settings here.
-        The certificate, key and CA are PEM texts; a client CA demands certificates of callers. They are read once.
+        The certificate, key and CA are PEM texts; a client CA demands certificates of callers. `set_certificates` replaces them.
         """
     def serve_tables(self, store: TableStore) -> None:
         """Answer `/tessera.data.v1.TableService/Lookup` from `store`. REQUIRED: before `start`."""
@@ -120,6 +120,13 @@ class Server:
         Raises:
             UnavailableError: an address cannot be bound, or another process listens on the Unix socket; names it.
             InvalidArgumentError: an address, a PEM text or an option is wrong; names it.
+        """
+    def set_certificates(self, *, tls_certificate: bytes, tls_private_key: bytes, tls_client_ca: bytes = b"") -> None:
+        """Show these to callers that connect from now on; connections that are there go on. On any thread.
+
+        Raises:
+            InvalidArgumentError: a PEM text is wrong, or the key is another certificate's; names it. Nothing has changed.
+            FailedPreconditionError: before `start`, or TLS, or the demand for certificates of callers, would begin or end.
         """
     @property
     def ports(self) -> list[int]:
@@ -164,14 +171,15 @@ class Fanout:
         max_message_bytes: int = ...,
         max_in_flight_lookups_per_server: int = 2,
         pollers: int = 1,
-        tls_root_ca: bytes = b"",
-        tls_certificate: bytes = b"",
-        tls_private_key: bytes = b"",
+        tls_root_ca_file: str = "",
+        tls_certificate_file: str = "",
+        tls_private_key_file: str = "",
+        tls_poll_s: float = 0.0,
     ) -> None:
         """Use the pollers of `server`, or `pollers` threads of its own. A sub-request without an answer after `retry_delay_s` is sent to a replica too; the first answer wins.
 
         While `max_in_flight_lookups_per_server` RPCs of a route are in flight to a server, further sub-requests wait and share the next RPC; 0: nothing waits, nothing is merged.
-        What does not fit into `max_message_bytes` goes in several RPCs.
+        What does not fit into `max_message_bytes` goes in several RPCs. The PEM files are looked at again every `tls_poll_s` seconds (whole ones, 0: never); connections that are made later use what they hold then.
         """
     def route(
         self,

@@ -47,6 +47,7 @@ def make_rest_server(
         max_in_flight=settings.max_in_flight,
         max_body_bytes=settings.rest_max_body_bytes,
         cors=settings.rest_cors,
+        gzip_responses=settings.rest_gzip,
         metrics_path=settings.metrics_path,
     )
     return RestServer(_every_address(host), port, predictor, services, options)

@@ -6,12 +6,14 @@ import asyncio
 import logging
 import weakref
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from cpp_ext import _graph, _rpc
+from cpp_ext.server import show_certificates
 from placement.store import Store
-from protos import model_server_config_pb2 as pb
+from placement.tasks import end
 from router.batch_policies import BatchPolicies, PolicySource, policy_source
 from router.cluster import ClusterMember
 from router.config_watch import ConfigWatch
@@ -28,6 +30,7 @@ from router.services import make_grpc_server, register, register_for_tools
 from router.settings import RouterSettings
 from router.statistics import RouterStatistics, StatisticsSource
 from router.status_service import StatusService, to_message
+from tessera.certificates import Certificates, CertificateSource, follow_certificates
 from tessera.clock import SystemClock
 from tessera.monitoring import metrics_text, open_monitoring
 from tessera.process_settings import with_port
@@ -50,7 +53,7 @@ class Router:
         settings: RouterSettings,
         store: Store | None,
         *,
-        tls: pb.SSLConfig | None = None,
+        certificates: CertificateSource | None = None,
         policy_file: PolicySource | None = None,
         tell_ready: Callable[[bool], None] = lambda _: None,
     ) -> None:
@@ -59,7 +62,7 @@ class Router:
         Args:
             settings: what the process was told.
             store: the control plane; None serves plain models only. The caller closes it.
-            tls: PEM texts for gRPC, where the settings name no files.
+            certificates: of gRPC, where the settings name no files.
             policy_file: how batches are made, where the settings name no file.
             tell_ready: is called when the router becomes ready, and when it is no longer; on the event loop.
 
@@ -69,16 +72,19 @@ class Router:
         self._settings = settings
         self._policy_source = policy_file or policy_source(settings, _log.warning)
         self._plain = configured_models(settings)
-        self._server = make_grpc_server(settings, tls)
+        self._read_certificates = settings.certificates if settings.tls_cert else certificates or Certificates
+        self._certificates = self._read_certificates()
+        self._server = make_grpc_server(settings, self._certificates)
         self._fanout = _rpc.Fanout(
             self._server,
             retry_delay_s=settings.retry_delay_s,
             retry_budget_tokens=settings.retry_budget_tokens,
             max_message_bytes=settings.max_message_bytes,
             max_in_flight_lookups_per_server=settings.max_in_flight_lookups_per_server,
-            tls_root_ca=settings.read_file("shard_tls_ca"),
-            tls_certificate=settings.read_file("shard_tls_cert"),
-            tls_private_key=settings.read_file("shard_tls_key"),
+            tls_root_ca_file=settings.checked_file("shard_tls_ca"),
+            tls_certificate_file=settings.checked_file("shard_tls_cert"),
+            tls_private_key_file=settings.checked_file("shard_tls_key"),
+            tls_poll_s=settings.tls_poll_s,
         )
         _graph.configure(
             fanout=self._fanout.capsule(),
@@ -136,10 +142,11 @@ class Router:
         self._policy_watch: PolicyWatch | None = None
         self._config_watch: ConfigWatch | None = None
         self._monitoring: MonitoringPort | None = None
+        self._certificate_watch: asyncio.Task[None] | None = None
         self.address = ""
 
     async def start(self) -> None:
-        """Load the plain models, bind, follow the cluster.
+        """Load the plain models that are there, bind, follow the cluster.
 
         Raises:
             TesseraError: a SavedModel cannot be loaded, the address cannot be bound, or the id is taken.
@@ -150,12 +157,21 @@ class Router:
         self._monitoring = open_monitoring(  # likewise
             self._settings, self._settings.listen, metrics=self._metrics_text, missing=lambda: self.readiness.missing
         )
-        await self.lifecycle.start(self._plain)
+        await self.lifecycle.start(self._plain, timeout_s=self._settings.start_timeout_s)
         if self._policy_source is not None:
             self._policy_watch = PolicyWatch(self._policy_source, self.models.set_policies)
         self._follow_config_file()
         port = self._server.start()
         self.address = with_port(self._settings.listen, port)
+        self._certificate_watch = asyncio.create_task(
+            follow_certificates(
+                self._read_certificates,
+                partial(show_certificates, self._server),
+                self._certificates,
+                poll_s=self._settings.tls_poll_s,
+            ),
+            name="router.certificates",
+        )
         if self._cluster is not None:
             await self._cluster.start(self.address)
         self.readiness.start()
@@ -208,6 +224,8 @@ class Router:
             self._profiler.close()
         if self._cluster is not None:
             await self._cluster.stop()
+        if self._certificate_watch is not None:
+            await end(self._certificate_watch)
         if self._config_watch is not None:
             await self._config_watch.stop()
         await self.lifecycle.stop()

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from cpp_ext import _graph, _rpc
-from protos import model_server_config_pb2 as pb
 from router import reflection_service
 from router.health_service import HealthService
 from router.model_service import GET_MODEL_METADATA, GET_MODEL_STATUS, ModelService
@@ -13,22 +12,15 @@ from router.profiler_service import MONITOR, PROFILE, TERMINATE, ProfilerService
 from router.reload_service import RELOAD_CONFIG, ReloadService
 from router.settings import RouterSettings
 from router.status_service import GET_STATUS
+from tessera.certificates import Certificates
 
 PREDICTION_SERVICE = "/tensorflow.serving.PredictionService/"
 METHODS = ("Predict", "Classify", "Regress", "MultiInference")
 """Those that run a model, and are native."""
 
 
-def make_grpc_server(settings: RouterSettings, tls: pb.SSLConfig | None) -> _rpc.Server:
-    """Return a server that is not started yet, on --listen and --unix-socket; only the first may have TLS.
-
-    Raises:
-        SettingsError: a certificate file cannot be read; names its flag.
-    """
-    certificate, key, client_ca = (settings.read_file(name) for name in ("tls_cert", "tls_key", "tls_client_ca"))
-    if tls is not None and not certificate:
-        certificate, key = tls.server_cert.encode(), tls.server_key.encode()
-        client_ca = tls.custom_ca.encode() if tls.client_verify else b""
+def make_grpc_server(settings: RouterSettings, certificates: Certificates) -> _rpc.Server:
+    """Return a server that is not started yet, on --listen and --unix-socket; only the first may have TLS."""
     return _rpc.Server(
         address=settings.listen,
         plain_addresses=[f"unix:{settings.unix_socket}"] if settings.unix_socket else [],
@@ -38,9 +30,9 @@ def make_grpc_server(settings: RouterSettings, tls: pb.SSLConfig | None) -> _rpc
         default_deadline_s=settings.default_deadline_s,
         busy_poll_s=settings.busy_poll_us * 1e-6,
         channel_arguments=settings.channel_arguments(),
-        tls_certificate=certificate,
-        tls_private_key=key,
-        tls_client_ca=client_ca,
+        tls_certificate=certificates.certificate,
+        tls_private_key=certificates.private_key,
+        tls_client_ca=certificates.client_ca,
     )
 
 

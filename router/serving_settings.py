@@ -21,6 +21,7 @@ class ServingSettings(ProcessSettings):
     rest_listen: str = setting("where REST is served: host:port; empty means nowhere", "")
     rest_timeout_s: float = setting("longest time a REST request may take, seconds", 30.0, minimum=0.001)
     rest_cors: bool = setting("answer REST requests of web pages of other origins (CORS headers)", False)
+    rest_gzip: bool = setting("compress REST answers above 1 KiB for clients that accept gzip", False)
     rest_threads: int = setting("threads that answer REST requests; 0 means one per core", 0, minimum=0)
     rest_max_body_bytes: ByteSize = setting(
         "largest body of a REST request, after decompression", ByteSize(100 << 20), minimum=1024
@@ -49,6 +50,12 @@ class ServingSettings(ProcessSettings):
     load_threads: int = setting("threads that load plain models after the start; 0 means one", 0, minimum=0)
     load_retries: int = setting("how often loading a version is tried again", 5, minimum=0)
     load_retry_interval_s: float = setting("time between two tries, seconds", 60.0, minimum=0.0)
+    start_timeout_s: float = setting(
+        "how long gRPC waits for the models of the start, seconds; models that have no version on disk are not waited "
+        "for; the router is not ready before all serve",
+        600.0,
+        minimum=0.1,
+    )
     reload_timeout_s: float = setting(
         "how long HandleReloadConfigRequest waits for new models, seconds; after it nothing has changed",
         600.0,

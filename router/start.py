@@ -7,9 +7,9 @@ import os
 import signal
 from collections.abc import Callable
 
-from protos import model_server_config_pb2 as pb
 from router.batch_policies import PolicySource
 from router.settings import RouterSettings
+from tessera.certificates import CertificateSource
 from tessera.errors import TesseraError
 from tessera.process import remove_ready_file, run_until_signal, started_before, write_ready_file
 
@@ -17,7 +17,7 @@ from tessera.process import remove_ready_file, run_until_signal, started_before,
 def run(
     settings: RouterSettings,
     *,
-    tls: pb.SSLConfig | None = None,
+    certificates: CertificateSource | None = None,
     policies: PolicySource | None = None,
     on_error: Callable[[TesseraError], int] | None = None,
 ) -> int:
@@ -25,7 +25,7 @@ def run(
 
     Args:
         settings: of the router.
-        tls: PEM texts for gRPC, where the settings name no files.
+        certificates: of gRPC, where the settings name no files.
         policies: of batches, where the settings name no file.
         on_error: what is done with an error of the start, and the exit code; None: it is logged, see
             `run_until_signal`.
@@ -45,7 +45,7 @@ def run(
 
         store = connect(settings) if settings.etcd else None
         try:
-            router = Router(settings, store, tls=tls, policy_file=policies, tell_ready=tell_ready)
+            router = Router(settings, store, certificates=certificates, policy_file=policies, tell_ready=tell_ready)
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, router.reread_policies)
             if await started_before(stop, router.start()):
                 await stop.wait()

@@ -9,11 +9,12 @@ import uuid
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from cpp_ext import _rpc
-from cpp_ext.server import make_server
+from cpp_ext.server import make_server, show_certificates
 from placement.keys import Keys
 from placement.membership import Registration
 from placement.peers import GET_PLACEMENT
@@ -34,6 +35,7 @@ from shard_server.staging.peers import READ_BLOB
 from shard_server.staging.rate_limit import RateLimit
 from shard_server.staging.service import CHUNK_BYTES, BlobService
 from shard_server.statistics import ShardServerStatistics, bucket_counts
+from tessera.certificates import follow_certificates
 from tessera.clock import SystemClock
 from tessera.monitoring import metrics_text, open_monitoring
 from tessera.process_settings import with_port
@@ -62,7 +64,8 @@ class ShardServer:
         self._settings = settings
         self._keys = Keys(settings.cluster)
         self._tables = _rpc.TableStore()
-        self._server = make_server(settings.listen, settings)
+        self._certificates = settings.certificates()
+        self._server = make_server(settings.listen, settings, self._certificates)
         self._server.serve_tables(self._tables)
         limit_bytes = settings.memory_limit_bytes or machine_memory_bytes()
         self._capacity_bytes: int = settings.capacity_bytes or blob_share(limit_bytes)
@@ -80,6 +83,7 @@ class ShardServer:
         view = self._view  # not `self`: the native server holds the service
         service = PlacementService(lambda: view.snapshot, self._keys, settings.server_id, SystemClock())
         self._server.serve_python(GET_PLACEMENT, service.get_placement)
+        self._certificate_watch: asyncio.Task[None] | None = None
         self._registration: Registration | None = None
         self._reconciler: Reconciler | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -136,6 +140,15 @@ class ShardServer:
         port = self._server.start()
         self.address = settings.advertise or with_port(settings.listen, port)
         self._loop = asyncio.get_running_loop()
+        self._certificate_watch = asyncio.create_task(
+            follow_certificates(
+                settings.certificates,
+                partial(show_certificates, self._server),
+                self._certificates,
+                poll_s=settings.tls_poll_s,
+            ),
+            name="shard_server.certificates",
+        )
         record = MemberRecord(
             instance=str(uuid.uuid4()),
             address=self.address,
@@ -244,6 +257,8 @@ class ShardServer:
         self._draining = True
         if self._teller is not None:
             await end(self._teller)
+        if self._certificate_watch is not None:
+            await end(self._certificate_watch)
         if self._reconciler is not None:
             await self._reconciler.stop()
         self._tables.set_draining(True)

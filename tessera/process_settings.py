@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from tessera.certificates import Certificates
 from tessera.errors import SettingsError
 from tessera.settings import ByteSize, setting
 
@@ -33,6 +34,12 @@ class ProcessSettings:
     tls_cert: str = setting("file with the certificate chain that is shown to callers; turns TLS on", "")
     tls_key: str = setting("file with the private key of --tls-cert", "")
     tls_client_ca: str = setting("file with the CA certificates that callers must be signed by (mutual TLS)", "")
+    tls_poll_s: float = setting(
+        "time between two looks at certificate files, seconds; new ones are shown to whoever connects from then on; 0 "
+        "means they are read once",
+        10.0,
+        minimum=0.0,
+    )
     drain_timeout_s: float = setting(
         "on SIGTERM, how long requests in progress may take to end, seconds", 30.0, minimum=0.0
     )
@@ -74,6 +81,14 @@ class ProcessSettings:
         if self.metrics_port is not None and listen.startswith("unix:"):
             raise SettingsError(f"--metrics-port: needs the host of --listen, got --listen={listen}")
 
+    def certificates(self) -> Certificates:
+        """Return what the files of --tls-cert, --tls-key and --tls-client-ca hold now.
+
+        Raises:
+            SettingsError: one cannot be read; names its flag.
+        """
+        return Certificates(*(self.read_file(name) for name in ("tls_cert", "tls_key", "tls_client_ca")))
+
     def read_file(self, name: str) -> bytes:
         """Return the content of the file that the setting `name` points at; empty when the setting is.
 
@@ -81,6 +96,15 @@ class ProcessSettings:
             SettingsError: it cannot be read; names the flag and the file.
         """
         return read_file(getattr(self, name), _flag(name))
+
+    def checked_file(self, name: str) -> str:
+        """Return the path that the setting `name` holds, once the file could be read; empty when the setting is.
+
+        Raises:
+            SettingsError: it cannot be read; names the flag and the file.
+        """
+        self.read_file(name)
+        return str(getattr(self, name))
 
 
 def _flag(name: str) -> str:

@@ -1,5 +1,9 @@
 #include "cpp_ext/graph/json_tensor.h"
 
+#include <string_view>
+#include <type_traits>
+
+#include "cpp_ext/graph/json_dtype.h"
 #include "cpp_ext/graph/json_value.h"
 #include "cpp_ext/graph/json_wire.h"
 
@@ -30,48 +34,33 @@ Status TypeError(const Value& value, int dtype) {
                    std::string("Type: ") + JsonTypeName(value) + " is not of expected type: " + DataTypeName(dtype));
 }
 
+// What RapidJSON can tell a number that fits from one that does not by.
+template <typename T>
+using Checked = std::conditional_t<sizeof(T) < sizeof(int), int, T>;
+
 // Integers of 8 and 16 bits are cut, as TensorFlow Serving cuts them.
-template <int dtype>
+template <typename T>
 bool AppendScalar(const Value& value, std::string* to) {
-  if constexpr (dtype == kJsonFloat) {
-    if (!value.IsNumber()) return false;
-    AppendRaw(static_cast<float>(value.GetDouble()), to);
-  } else if constexpr (dtype == kJsonDouble) {
-    if (!value.IsNumber()) return false;
-    AppendRaw(value.GetDouble(), to);
-  } else if constexpr (dtype == kJsonInt32) {
-    if (!value.IsInt()) return false;
-    AppendRaw(value.GetInt(), to);
-  } else if constexpr (dtype == kJsonInt16) {
-    if (!value.IsInt()) return false;
-    AppendRaw(static_cast<int16_t>(value.GetInt()), to);
-  } else if constexpr (dtype == kJsonInt8 || dtype == kJsonUint8) {
-    if (!value.IsInt()) return false;
-    AppendRaw(static_cast<uint8_t>(value.GetInt()), to);
-  } else if constexpr (dtype == kJsonInt64) {
-    if (!value.IsInt64()) return false;
-    AppendRaw(value.GetInt64(), to);
-  } else if constexpr (dtype == kJsonUint32) {
-    if (!value.IsUint()) return false;
-    AppendRaw(value.GetUint(), to);
-  } else if constexpr (dtype == kJsonUint64) {
-    if (!value.IsUint64()) return false;
-    AppendRaw(value.GetUint64(), to);
-  } else if constexpr (dtype == kJsonBool) {
-    if (!value.IsBool()) return false;
-    AppendRaw(static_cast<uint8_t>(value.GetBool()), to);
-  } else {
-    static_assert(dtype == kJsonString);
+  if constexpr (std::is_same_v<T, std::string_view>) {
     if (!value.IsString()) return false;
     AppendDelimited(kTensorStrings, JsonText(value), to);
+  } else if constexpr (std::is_same_v<T, bool>) {
+    if (!value.IsBool()) return false;
+    AppendRaw(static_cast<uint8_t>(value.GetBool()), to);
+  } else if constexpr (std::is_floating_point_v<T>) {
+    if (!value.IsNumber()) return false;
+    AppendRaw(static_cast<T>(value.GetDouble()), to);
+  } else {
+    if (!value.Is<Checked<T>>()) return false;
+    AppendRaw(static_cast<T>(value.Get<Checked<T>>()), to);
   }
   return true;
 }
 
-template <int dtype>
+template <typename Dtype>
 Status AppendLeaf(const Value& value, std::string* to) {
-  if (AppendScalar<dtype>(value, to)) return {};
-  if (dtype != kJsonString || !value.IsObject()) return TypeError(value, dtype);
+  if (AppendScalar<typename Dtype::Value>(value, to)) return {};
+  if (Dtype::kNumber != kJsonString || !value.IsObject()) return TypeError(value, Dtype::kNumber);
   std::string bytes;
   Status status = AppendBase64Object(value, &bytes);
   if (status.ok()) AppendDelimited(kTensorStrings, bytes, to);
@@ -79,7 +68,7 @@ Status AppendLeaf(const Value& value, std::string* to) {
 }
 
 // The recursion is as deep as `shape` at most.
-template <int dtype>
+template <typename Dtype>
 Status Fill(const Value& value, size_t level, const JsonTensor::Shape& shape, int64_t* count, std::string* to) {
   if (!value.IsArray()) {
     if (level != shape.size()) {
@@ -87,7 +76,7 @@ Status Fill(const Value& value, size_t level, const JsonTensor::Shape& shape, in
                                   " in the JSON DOM. Expected at level: " + std::to_string(shape.size()));
     }
     ++*count;
-    return AppendLeaf<dtype>(value, to);
+    return AppendLeaf<Dtype>(value, to);
   }
   if (level >= shape.size()) {
     return JsonError("Encountered list at unexpected level: " + std::to_string(level) + " expected < " +
@@ -99,43 +88,21 @@ Status Fill(const Value& value, size_t level, const JsonTensor::Shape& shape, in
   }
   const bool leaves = level + 1 == shape.size();
   for (const Value& element : value.GetArray()) {
-    if (leaves && !element.IsArray() && AppendScalar<dtype>(element, to)) {
+    if (leaves && !element.IsArray() && AppendScalar<typename Dtype::Value>(element, to)) {
       ++*count;
       continue;
     }
-    Status status = Fill<dtype>(element, level + 1, shape, count, to);
+    Status status = Fill<Dtype>(element, level + 1, shape, count, to);
     if (!status.ok()) return status;
   }
   return {};
 }
 
 Status FillOf(int dtype, const Value& value, const JsonTensor::Shape& shape, int64_t* count, std::string* to) {
-  switch (dtype) {
-    case kJsonFloat:
-      return Fill<kJsonFloat>(value, 0, shape, count, to);
-    case kJsonDouble:
-      return Fill<kJsonDouble>(value, 0, shape, count, to);
-    case kJsonInt32:
-      return Fill<kJsonInt32>(value, 0, shape, count, to);
-    case kJsonInt16:
-      return Fill<kJsonInt16>(value, 0, shape, count, to);
-    case kJsonInt8:
-      return Fill<kJsonInt8>(value, 0, shape, count, to);
-    case kJsonUint8:
-      return Fill<kJsonUint8>(value, 0, shape, count, to);
-    case kJsonInt64:
-      return Fill<kJsonInt64>(value, 0, shape, count, to);
-    case kJsonUint32:
-      return Fill<kJsonUint32>(value, 0, shape, count, to);
-    case kJsonUint64:
-      return Fill<kJsonUint64>(value, 0, shape, count, to);
-    case kJsonBool:
-      return Fill<kJsonBool>(value, 0, shape, count, to);
-    case kJsonString:
-      return Fill<kJsonString>(value, 0, shape, count, to);
-    default:
-      break;
-  }
+  Status status;
+  const bool known =
+      VisitJsonDtype(dtype, [&](auto entry) { status = Fill<decltype(entry)>(value, /*level=*/0, shape, count, to); });
+  if (known) return status;
   const Value* leaf = &value;
   while (leaf->IsArray() && !leaf->Empty()) leaf = &(*leaf)[0];
   if (leaf->IsArray()) return {};  // nothing in it that would have to be converted

@@ -12,21 +12,6 @@
 
 namespace tessera {
 
-// The numbers of tensorflow.DataType that JSON can hold, and those that are named in a refusal only.
-enum : int {
-  kJsonFloat = 1,
-  kJsonDouble = 2,
-  kJsonInt32 = 3,
-  kJsonUint8 = 4,
-  kJsonInt16 = 5,
-  kJsonInt8 = 6,
-  kJsonString = 7,
-  kJsonInt64 = 9,
-  kJsonBool = 10,
-  kJsonUint32 = 22,
-  kJsonUint64 = 23
-};
-
 // TensorFlow's name of a dtype: "float"; "unknown dtype 99" when it has none.
 std::string DataTypeName(int dtype);
 

@@ -2,8 +2,10 @@
 
 #include <cstring>
 #include <protozero/pbf_reader.hpp>
+#include <type_traits>
 
 #include "cpp_ext/graph/json_base64.h"
+#include "cpp_ext/graph/json_dtype.h"
 #include "cpp_ext/graph/json_number.h"
 #include "cpp_ext/graph/json_tensor.h"
 
@@ -23,52 +25,18 @@ constexpr size_t kMaxEmptyLists = 1 << 24;
 constexpr uint32_t kFloats = 5;
 constexpr uint32_t kDoubles = 6;
 
+// Of a value as content; REQUIRES: a dtype of fixed width.
 size_t WidthBytes(int dtype) {
-  switch (dtype) {
-    case kJsonInt8:
-    case kJsonUint8:
-    case kJsonBool:
-      return 1;
-    case kJsonInt16:
-      return 2;
-    case kJsonFloat:
-    case kJsonInt32:
-    case kJsonUint32:
-      return 4;
-    case kJsonDouble:
-    case kJsonInt64:
-    case kJsonUint64:
-      return 8;
-    default:
-      return 0;
-  }
+  size_t width = 0;
+  VisitJsonDtype(dtype, [&](auto entry) { width = sizeof(typename decltype(entry)::Value); });
+  return width;
 }
 
 // The typed field that holds the values of `dtype`; 0 if JSON cannot hold it.
 uint32_t FieldOf(int dtype) {
-  switch (dtype) {
-    case kJsonFloat:
-      return kFloats;
-    case kJsonDouble:
-      return kDoubles;
-    case kJsonInt32:
-    case kJsonInt16:
-    case kJsonInt8:
-    case kJsonUint8:
-      return 7;
-    case kJsonString:
-      return kTensorStrings;
-    case kJsonInt64:
-      return 10;
-    case kJsonBool:
-      return 11;
-    case kJsonUint32:
-      return 16;
-    case kJsonUint64:
-      return 17;
-    default:
-      return 0;
-  }
+  uint32_t field = 0;
+  VisitJsonDtype(dtype, [&](auto entry) { field = entry.kField; });
+  return field;
 }
 
 std::string_view View(protozero::data_view view) { return {view.data(), view.size()}; }
@@ -106,6 +74,19 @@ void WriteDecimal(T value, JsonWriter* writer) {
   char buffer[kDecimalBytes];
   const std::string_view text = PrintDecimal(value, buffer);
   writer->RawValue(text.data(), text.size(), rapidjson::kNumberType);
+}
+
+template <typename T>
+void WriteNumber(std::string_view raw, size_t index, JsonWriter* writer) {
+  if constexpr (std::is_same_v<T, bool>) {
+    writer->Bool(ReadRaw<uint8_t>(raw, index) != 0);
+  } else if constexpr (std::is_floating_point_v<T>) {
+    WriteDecimal(ReadRaw<T>(raw, index), writer);
+  } else if constexpr (std::is_signed_v<T>) {
+    writer->Int64(ReadRaw<T>(raw, index));
+  } else {
+    writer->Uint64(ReadRaw<T>(raw, index));
+  }
 }
 
 }  // namespace
@@ -225,29 +206,12 @@ void JsonValues::WriteScalar(JsonWriter* writer) {
     }
     return;
   }
-  switch (dtype_) {
-    case kJsonFloat:
-      return WriteDecimal(ReadRaw<float>(raw_, at), writer);
-    case kJsonDouble:
-      return WriteDecimal(ReadRaw<double>(raw_, at), writer);
-    case kJsonInt32:
-      return static_cast<void>(writer->Int(ReadRaw<int32_t>(raw_, at)));
-    case kJsonInt16:
-      return static_cast<void>(writer->Int(ReadRaw<int16_t>(raw_, at)));
-    case kJsonInt8:
-      return static_cast<void>(writer->Int(ReadRaw<int8_t>(raw_, at)));
-    case kJsonUint8:
-      return static_cast<void>(writer->Int(ReadRaw<uint8_t>(raw_, at)));
-    case kJsonBool:
-      return static_cast<void>(writer->Bool(ReadRaw<uint8_t>(raw_, at) != 0));
-    case kJsonInt64:
-      return static_cast<void>(writer->Int64(ReadRaw<int64_t>(raw_, at)));
-    case kJsonUint32:
-      return static_cast<void>(writer->Uint(ReadRaw<uint32_t>(raw_, at)));
-    case kJsonUint64:
-      return static_cast<void>(writer->Uint64(ReadRaw<uint64_t>(raw_, at)));
-    default:
-      break;
+  if (dtype_ != kJsonString) {
+    VisitJsonDtype(dtype_, [&](auto entry) {
+      using T = typename decltype(entry)::Value;
+      if constexpr (!std::is_same_v<T, std::string_view>) WriteNumber<T>(raw_, at, writer);
+    });
+    return;
   }
   const std::string_view text = strings_[at];
   if (!base64_) return static_cast<void>(writer->String(text.data(), static_cast<rapidjson::SizeType>(text.size())));

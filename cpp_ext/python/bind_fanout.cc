@@ -163,24 +163,25 @@ void BindFanout(py::module_& module) {
   py::class_<PyFanout>(module, "Fanout")
       .def(py::init([](const py::object& server, double retry_delay_s, uint32_t retry_budget_tokens,
                        size_t max_message_bytes, uint32_t max_in_flight_lookups_per_server, int pollers,
-                       const py::bytes& tls_root_ca, const py::bytes& tls_certificate,
-                       const py::bytes& tls_private_key) {
+                       std::string tls_root_ca_file, std::string tls_certificate_file, std::string tls_private_key_file,
+                       double tls_poll_s) {
              FanoutOptions options;
              options.retry_delay_ns = static_cast<int64_t>(retry_delay_s * 1e9);
              options.retry_budget_tokens = retry_budget_tokens;
              options.max_message_bytes = max_message_bytes;
              options.max_in_flight_lookups_per_server = max_in_flight_lookups_per_server;
-             options.tls_root_ca = tls_root_ca;
-             options.tls_certificate = tls_certificate;
-             options.tls_private_key = tls_private_key;
+             options.tls_root_ca_file = std::move(tls_root_ca_file);
+             options.tls_certificate_file = std::move(tls_certificate_file);
+             options.tls_private_key_file = std::move(tls_private_key_file);
+             options.tls_poll_s = tls_poll_s;
              return std::make_unique<PyFanout>(server.is_none() ? OwnPollers(pollers) : PollersOf(server),
                                                std::move(options));
            }),
            py::arg("server") = py::none(), py::kw_only(), py::arg("retry_delay_s") = 0.05,
            py::arg("retry_budget_tokens") = 1024, py::arg("max_message_bytes") = size_t{256} << 20,
-           py::arg("max_in_flight_lookups_per_server") = 2, py::arg("pollers") = 1,
-           py::arg("tls_root_ca") = py::bytes(), py::arg("tls_certificate") = py::bytes(),
-           py::arg("tls_private_key") = py::bytes(), py::keep_alive<1, 2>())
+           py::arg("max_in_flight_lookups_per_server") = 2, py::arg("pollers") = 1, py::arg("tls_root_ca_file") = "",
+           py::arg("tls_certificate_file") = "", py::arg("tls_private_key_file") = "", py::arg("tls_poll_s") = 0.0,
+           py::keep_alive<1, 2>())
       .def("route", &PyFanout::MakeRoute, py::kw_only(), py::arg("model"), py::arg("version"), py::arg("epoch"),
            py::arg("package_digest"), py::arg("targets"), py::arg("slots"), py::arg("tables"))
       .def("capsule",

@@ -72,6 +72,12 @@ void BindServer(py::module_& module) {
       .def("serve_python_stream", &PyServer::ServePythonStream, py::arg("method"), py::arg("handler"))
       .def("serve_health", &PyServer::ServeHealth, py::arg("health"))
       .def("start", &PyServer::Start)
+      .def(
+          "set_certificates",
+          [](PyServer& server, const py::bytes& certificate, const py::bytes& private_key, const py::bytes& client_ca) {
+            server.SetCertificates({certificate, private_key, client_ca});
+          },
+          py::kw_only(), py::arg("tls_certificate"), py::arg("tls_private_key"), py::arg("tls_client_ca") = py::bytes())
       .def_property_readonly("ports", &PyServer::Ports)
       .def("drain", &PyServer::Drain, py::arg("timeout_s"), py::call_guard<py::gil_scoped_release>())
       .def("stop", &PyServer::Stop, py::arg("timeout_s") = 30.0, py::call_guard<py::gil_scoped_release>())

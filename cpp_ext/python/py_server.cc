@@ -113,6 +113,8 @@ int PyServer::Start() {
   return ports_.front();
 }
 
+void PyServer::SetCertificates(TlsTexts tls) { Check(parts_->server.SetCertificates(std::move(tls))); }
+
 std::vector<int> PyServer::Ports() const {
   std::lock_guard<std::mutex> lock(ports_mutex_);
   return ports_;

@@ -40,6 +40,8 @@ class PyServer {
   void ServePythonStream(const std::string& method, pybind11::function function);
   void ServeHealth(std::shared_ptr<HealthService> health);
 
+  void SetCertificates(TlsTexts tls);
+
   // The port of the first address.
   int Start();
   std::vector<int> Ports() const;

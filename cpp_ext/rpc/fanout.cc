@@ -19,11 +19,12 @@ Status CheckOptions(const FanoutOptions& options) {
     return Status(Code::kInvalidArgument, "fan-out: max_message_bytes is " + std::to_string(options.max_message_bytes) +
                                               ", expected 1 to 2147483647");
   }
-  if (options.tls_certificate.empty() != options.tls_private_key.empty()) {
-    return Status(Code::kInvalidArgument, "fan-out: tls_certificate and tls_private_key must be given together");
+  if (options.tls_certificate_file.empty() != options.tls_private_key_file.empty()) {
+    return Status(Code::kInvalidArgument,
+                  "fan-out: tls_certificate_file and tls_private_key_file must be given together");
   }
-  if (!options.tls_certificate.empty() && options.tls_root_ca.empty()) {
-    return Status(Code::kInvalidArgument, "fan-out: tls_certificate needs tls_root_ca, which is empty");
+  if (!options.tls_certificate_file.empty() && options.tls_root_ca_file.empty()) {
+    return Status(Code::kInvalidArgument, "fan-out: tls_certificate_file needs tls_root_ca_file, which is empty");
   }
   return Status();
 }

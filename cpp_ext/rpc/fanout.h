@@ -42,10 +42,12 @@ struct FanoutOptions {
   // While so many RPCs of a route are in flight to a server, further ones wait and are merged into the next. More use
   // more CPU time, fewer let a lookup wait longer. 0: nothing waits, nothing is merged.
   uint32_t max_in_flight_lookups_per_server = 0;
-  // PEM. A root CA turns TLS on; certificate and key come together and need it.
-  std::string tls_root_ca;
-  std::string tls_certificate;
-  std::string tls_private_key;
+  // Files in PEM, looked at again every tls_poll_s seconds (0: never). A root CA turns TLS on; certificate and key come
+  // together and need it.
+  std::string tls_root_ca_file;
+  std::string tls_certificate_file;
+  std::string tls_private_key_file;
+  double tls_poll_s = 0;
 };
 
 // What a fan-out is made of. Tests give their own.

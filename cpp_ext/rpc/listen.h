@@ -1,16 +1,11 @@
-// Where a server listens: checks of addresses and of PEM texts before gRPC sees them, and Unix sockets that a dead
-// process left behind.
+// Where a server listens: checks of addresses before gRPC sees them, and Unix sockets that a dead process left behind.
 //
-// gRPC takes a missing port for 443, removes the socket file of a server that still runs, and says only "cannot be
-// bound" of a certificate that is none.
+// gRPC takes a missing port for 443, and removes the socket file of a server that still runs.
 //
 // Thread-safety: all functions may be called from any thread.
 #ifndef TESSERA_CPP_EXT_RPC_LISTEN_H_
 #define TESSERA_CPP_EXT_RPC_LISTEN_H_
 
-#include <grpcpp/security/server_credentials.h>
-
-#include <memory>
 #include <string>
 
 #include "cpp_ext/base/status.h"
@@ -27,23 +22,12 @@ struct ListenAddress {
   bool is_unix() const { return address.rfind("unix:", 0) == 0; }
 };
 
-// PEM texts. A certificate turns TLS on; a client CA also demands a certificate of callers.
-struct TlsTexts {
-  std::string certificate;
-  std::string private_key;
-  std::string client_ca;
-};
-
 // INVALID_ARGUMENT: neither host:port nor unix:path, or a path that no socket can have; names the address.
 Status CheckAddress(const std::string& address);
 
 // Removes the socket file of `address`, a Unix socket, if nobody listens there any more; nothing to do without a file.
 // UNAVAILABLE: a process listens there, the file is no socket, or it cannot be removed; names the address.
 Status ClaimUnixSocket(const std::string& address);
-
-// Gives the credentials of `tls`, null without a certificate.
-// INVALID_ARGUMENT: a text is no PEM, the key is not that of the certificate, one without the other; names the text.
-Status MakeCredentials(const TlsTexts& tls, std::shared_ptr<grpc::ServerCredentials>* credentials);
 
 }  // namespace tessera
 

@@ -70,16 +70,16 @@ class Server::Impl {
     if (started_) return Status(Code::kFailedPrecondition, "the server has started already");
     if (Status status = CheckOptions(); !status.ok()) return status;
     started_ = true;
-    std::shared_ptr<grpc::ServerCredentials> credentials;
-    if (Status status = MakeCredentials(options_.tls, &credentials); !status.ok()) return status;
+    if (Status status = certificates_.Set(std::move(options_.tls)); !status.ok()) return status;
     std::vector<int> bound(options_.listen.size(), -1);
     for (size_t i = 0; i < bound.size(); ++i) {
       const ListenAddress& listen = options_.listen[i];
       if (listen.is_unix()) {
         if (Status status = ClaimUnixSocket(listen.address); !status.ok()) return status;
       }
-      const bool is_plain = listen.plain || credentials == nullptr;
-      builder_.AddListeningPort(listen.address, is_plain ? grpc::InsecureServerCredentials() : credentials, &bound[i]);
+      std::shared_ptr<grpc::ServerCredentials> credentials = listen.plain ? nullptr : certificates_.MakeCredentials();
+      if (credentials == nullptr) credentials = grpc::InsecureServerCredentials();
+      builder_.AddListeningPort(listen.address, std::move(credentials), &bound[i]);
     }
     builder_.RegisterService(&service_);
     SetArguments();
@@ -125,6 +125,11 @@ class Server::Impl {
     }
     pollers_->ShutdownAndJoin();
     return Status();
+  }
+
+  Status SetCertificates(TlsTexts tls) {
+    if (!started_) return Status(Code::kFailedPrecondition, "certificates: the server has not started yet");
+    return certificates_.Set(std::move(tls));
   }
 
   const std::shared_ptr<Pollers>& pollers() const { return pollers_; }
@@ -234,6 +239,7 @@ class Server::Impl {
   }
 
   ServerOptions options_;
+  ServerCertificates certificates_;
   std::deque<std::string> names_;  // by index of the method
   std::vector<Method> methods_;
   RawService service_;
@@ -263,6 +269,7 @@ Status Server::AddStream(const std::string& method, StreamHandler* handler, size
   return impl_->AddStream(method, handler, max_streams);
 }
 void Server::AcceptFrequentPings() { impl_->AcceptFrequentPings(); }
+Status Server::SetCertificates(TlsTexts tls) { return impl_->SetCertificates(std::move(tls)); }
 Status Server::Start(std::vector<int>* ports) { return impl_->Start(ports); }
 bool Server::Drain(int64_t timeout_ns) { return impl_->Drain(timeout_ns); }
 Status Server::Stop(int64_t timeout_ns) { return impl_->Stop(timeout_ns); }

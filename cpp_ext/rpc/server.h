@@ -15,6 +15,7 @@
 
 #include "cpp_ext/base/abi.h"
 #include "cpp_ext/base/status.h"
+#include "cpp_ext/rpc/certificates.h"
 #include "cpp_ext/rpc/listen.h"
 #include "cpp_ext/rpc/poller.h"
 #include "cpp_ext/rpc/server_stream.h"
@@ -78,6 +79,10 @@ class Server {
   // UNAVAILABLE: an address cannot be bound, names it; INVALID_ARGUMENT: an option is wrong, names it;
   // FAILED_PRECONDITION: called before, whatever came of it, or after Stop.
   Status Start(std::vector<int>* ports);
+
+  // Shows these to callers that connect from now on; connections that are there go on. From any thread.
+  // INVALID_ARGUMENT, FAILED_PRECONDITION: as ServerCertificates::Set, or before Start; nothing has changed.
+  Status SetCertificates(TlsTexts tls);
 
   // Refuses new calls, ends the streams, waits at most `timeout_ns` for the calls in flight, then cancels them. Returns
   // whether none was cancelled; a further call returns the same.

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from functools import cache
-from pathlib import Path
 from typing import Any, TypeVar
 
 from google.protobuf import descriptor_pb2, message_factory, text_format
@@ -16,9 +15,9 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import Message
 
 from protos import batching_parameters_pb2, model_server_config_pb2
-from tessera.errors import InvalidArgumentError, NotFoundError
+from tessera.errors import InvalidArgumentError
+from tessera.files import read_text
 
-MAX_FILE_BYTES = 16 << 20
 DEFAULT_METRICS_PATH = "/monitoring/prometheus/metrics"
 
 _SERVING = "tensorflow.serving."
@@ -38,26 +37,6 @@ class TextProtoError(InvalidArgumentError):
     def __init__(self, path: str, detail: str) -> None:
         super().__init__(f"Invalid protobuf file: '{path}'")
         self.detail = detail
-
-
-def read_file(path: str) -> str:
-    """Return the content of a configuration file.
-
-    Raises:
-        NotFoundError: it cannot be opened; TensorFlow's text.
-        InvalidArgumentError: it is over 16 MiB, or not UTF-8.
-    """
-    try:
-        with Path(path).open("rb") as file:
-            content = file.read(MAX_FILE_BYTES + 1)
-    except OSError as error:
-        raise NotFoundError(f"{path}; {error.strerror}") from None
-    if len(content) > MAX_FILE_BYTES:
-        raise InvalidArgumentError(f"{path}: is over {MAX_FILE_BYTES} bytes, expected a configuration file")
-    try:
-        return content.decode()
-    except UnicodeDecodeError as error:
-        raise InvalidArgumentError(f"{path}: byte {error.start} is not UTF-8, expected text") from None
 
 
 def parse(text: str, path: str, message: M, *, unknown_fields: bool = False) -> M:
@@ -84,9 +63,9 @@ def read_model_server_config(path: str) -> model_server_config_pb2.ModelServerCo
     """Read --model_config_file.
 
     Raises:
-        NotFoundError, InvalidArgumentError: as `read_file` and `parse`.
+        NotFoundError, InvalidArgumentError: as `read_text` and `parse`.
     """
-    return parse(read_file(path), path, model_server_config_pb2.ModelServerConfig())
+    return parse(read_text(path), path, model_server_config_pb2.ModelServerConfig())
 
 
 def read_ssl_config(path: str) -> model_server_config_pb2.SSLConfig:
@@ -95,7 +74,7 @@ def read_ssl_config(path: str) -> model_server_config_pb2.SSLConfig:
     Raises:
         NotFoundError, InvalidArgumentError: as above, or the key or the certificate is missing.
     """
-    config = parse(read_file(path), path, model_server_config_pb2.SSLConfig())
+    config = parse(read_text(path), path, model_server_config_pb2.SSLConfig())
     for field in ("server_key", "server_cert"):
         if not getattr(config, field):
             raise InvalidArgumentError(f"{path}: {field} is missing, expected PEM text")
@@ -110,7 +89,7 @@ def read_metrics_path(path: str) -> str:
     Raises:
         NotFoundError, InvalidArgumentError: as above, or the path does not begin with a slash.
     """
-    config = parse(read_file(path), path, model_server_config_pb2.MonitoringConfig()).prometheus_config
+    config = parse(read_text(path), path, model_server_config_pb2.MonitoringConfig()).prometheus_config
     if not config.enable:
         return ""
     if config.path and not config.path.startswith("/"):
@@ -124,14 +103,14 @@ def read_intra_op_threads(path: str) -> int:
     Raises:
         NotFoundError, InvalidArgumentError: as above.
     """
-    text = read_file(path)
+    text = read_text(path)
     config = parse(text, path, model_server_config_pb2.ConfigProto(), unknown_fields=True)
     return max(0, config.intra_op_parallelism_threads)
 
 
 def read_platform_config(path: str) -> model_server_config_pb2.SessionBundleConfig:
     """Read --platform_config_file; see `parse_platform_config`."""
-    return parse_platform_config(read_file(path), path)
+    return parse_platform_config(read_text(path), path)
 
 
 def parse_platform_config(text: str, path: str) -> model_server_config_pb2.SessionBundleConfig:

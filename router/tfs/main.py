@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def serve(launch: Launch) -> int:
     """Run a router until SIGTERM; return the exit code."""
-    return run(launch.settings, tls=launch.tls, policies=launch.policies, on_error=failed)
+    return run(launch.settings, certificates=launch.certificates, policies=launch.policies, on_error=failed)
 
 
 def failed(error: TesseraError) -> int:

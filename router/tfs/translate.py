@@ -8,7 +8,6 @@ from typing import Any
 
 from batching.parameters_file import parse_parameters
 from batching.policy_file import PolicyFile
-from protos import model_server_config_pb2 as pb
 from router.batch_policies import PolicySource
 from router.configured import configured_models
 from router.settings import RouterSettings
@@ -16,6 +15,7 @@ from router.tfs import config_files
 from router.tfs.flag_table import TABLE
 from router.tfs.flags import ParsedFlags, Value
 from router.tfs.own_flags import own_settings
+from tessera.certificates import Certificates, CertificateSource
 from tessera.errors import InvalidArgumentError, SettingsError
 
 _HOST = "0.0.0.0"
@@ -28,12 +28,12 @@ class Launch:
     """A router as its command line wants it.
 
     Attributes:
-        tls: PEM texts; None: no TLS.
+        certificates: reads those of gRPC; None: no TLS, or files that the settings name.
         policies: how batches are made, where the settings name no file for it.
     """
 
     settings: RouterSettings
-    tls: pb.SSLConfig | None = None
+    certificates: CertificateSource | None = None
     policies: PolicySource | None = None
 
 
@@ -87,7 +87,7 @@ def translate(parsed: ParsedFlags, warn: Callable[[str], None]) -> Launch:
         )
     settings = _settings(values | own)
     configured_models(settings)  # what is wrong is told now, and not once TensorFlow's libraries are there
-    return Launch(settings, _tls(given), policies)
+    return Launch(settings, _certificates(given), policies)
 
 
 def _settings(values: dict[str, Any]) -> RouterSettings:
@@ -187,10 +187,19 @@ def _batching(given: _Given, values: dict[str, Any], warn: Callable[[str], None]
     return None
 
 
-def _tls(given: _Given) -> pb.SSLConfig | None:
+def _certificates(given: _Given) -> CertificateSource | None:
     path = given.text("ssl_config_file")
     if given.flag("use_alts_credentials"):
         raise InvalidArgumentError(
             "--use_alts_credentials: ALTS is not supported, expected --ssl_config_file or nothing"
         )
-    return config_files.read_ssl_config(path) if path else None
+    if not path:
+        return None
+
+    def read() -> Certificates:
+        config = config_files.read_ssl_config(path)
+        client_ca = config.custom_ca if config.client_verify else ""
+        return Certificates(config.server_cert.encode(), config.server_key.encode(), client_ca.encode())
+
+    read()  # what is wrong is told now
+    return read

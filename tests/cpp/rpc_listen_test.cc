@@ -11,6 +11,7 @@
 #include <thread>
 #include <vector>
 
+#include "cpp_ext/rpc/certificates.h"
 #include "cpp_ext/rpc/listen.h"
 #include "cpp_ext/rpc/server.h"
 #include "tests/cpp/rpc_raw_stream.h"
@@ -73,18 +74,17 @@ TEST(RpcListen, AFileThatIsNoSocketIsLeftAlone) {
 }
 
 TEST(RpcListen, TextsThatAreNoPemAreNamed) {
-  std::shared_ptr<grpc::ServerCredentials> credentials;
-  EXPECT_TRUE(MakeCredentials({}, &credentials).ok());
-  EXPECT_EQ(credentials, nullptr);
-  EXPECT_NE(MakeCredentials({"x", "", ""}, &credentials).message().find("expected both"), std::string::npos);
-  EXPECT_NE(MakeCredentials({"", "", "x"}, &credentials).message().find("tls_client_ca"), std::string::npos);
+  ServerCertificates certificates;
+  EXPECT_TRUE(certificates.Set({}).ok());
+  EXPECT_NE(certificates.Set({"x", "", ""}).message().find("expected both"), std::string::npos);
+  EXPECT_NE(certificates.Set({"", "", "x"}).message().find("tls_client_ca"), std::string::npos);
   const std::string damaged = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
   for (const std::string& text : {std::string("x"), damaged, std::string(3, '\0')}) {
-    const Status status = MakeCredentials({text, text, ""}, &credentials);
+    const Status status = certificates.Set({text, text, ""});
     EXPECT_EQ(status.code(), Code::kInvalidArgument);
     EXPECT_EQ(status.message(), "tls_certificate: expected certificates in PEM");
   }
-  EXPECT_EQ(credentials, nullptr);
+  EXPECT_EQ(certificates.MakeCredentials(), nullptr);
 }
 
 class RpcServer : public OverGrpc {};

@@ -11,7 +11,6 @@ from pathlib import Path
 import grpc
 import pytest
 
-from admin.loading import load
 from admin.local_cluster import LocalCluster
 from admin.tensors import from_tensor
 from cpp_ext import _rpc
@@ -21,34 +20,15 @@ from support.command_line import tessera
 from support.etcd_process import Certificates, EtcdProcess, make_certificates
 from support.held_tables import LOOKUP
 from support.rpc_calls import Outcome, call, connected
-from support.small_model import MODEL, SmallModel
+from support.small_model import SmallModel
+from support.tls import client, etcd_flags, load_model, shard_flags, tls_flags
 from tessera.errors import Code, SettingsError, UnavailableError
 from tessera.process_settings import ProcessSettings
-from tessera.repository import Repository
 
 pytestmark = pytest.mark.integration
 
 PREDICT = "/tensorflow.serving.PredictionService/Predict"
 VERSION = 1
-
-
-def tls_flags(ours: Certificates) -> tuple[str, ...]:
-    """Show our certificate to callers, and demand one of them."""
-    return (f"--tls-cert={ours.certificate}", f"--tls-key={ours.key}", f"--tls-client-ca={ours.ca}")
-
-
-def etcd_flags(etcd: Certificates) -> tuple[str, ...]:
-    return (f"--etcd-ca={etcd.ca}", f"--etcd-cert={etcd.certificate}", f"--etcd-key={etcd.key}")
-
-
-def shard_flags(ca: Path, pair: Certificates) -> tuple[str, ...]:
-    return (f"--shard-tls-ca={ca}", f"--shard-tls-cert={pair.certificate}", f"--shard-tls-key={pair.key}")
-
-
-def client(ca: Certificates, pair: Certificates | None) -> grpc.ChannelCredentials:
-    """Return what a client has that trusts `ca` and shows the certificate of `pair`."""
-    files = (pair.key, pair.certificate) if pair is not None else ()
-    return grpc.ssl_channel_credentials(ca.ca.read_bytes(), *(file.read_bytes() for file in files))
 
 
 @pytest.fixture(scope="module")
@@ -86,22 +66,10 @@ def cluster(
     try:
         cluster.start_servers()
         cluster.start_router()
-        asyncio.run(load_model(cluster, etcd.certificates))
+        asyncio.run(load_model(cluster, etcd.certificates, VERSION))
         yield cluster
     finally:
         cluster.stop()
-
-
-async def load_model(cluster: LocalCluster, etcd: Certificates) -> None:
-    files = [str(path) for path in (etcd.ca, etcd.certificate, etcd.key)]
-    store = open_etcd(EtcdSettings((cluster.etcd_endpoint,), *files))
-    try:
-        repository = Repository(cluster.repository)
-        await load(
-            store, cluster.cluster, repository, MODEL, [VERSION], replicas=1, timeout_s=60, min_servers=cluster.shards
-        )
-    finally:
-        await store.close()
 
 
 def settled(channel: grpc.Channel, request: bytes) -> Outcome:

@@ -17,7 +17,7 @@ import pytest
 
 from support.etcd_process import Certificates, make_certificates
 from support.rpc_calls import HoldingHandler, MakeServer, call, connected, outcome, start
-from tessera.errors import Code, InvalidArgumentError, UnavailableError
+from tessera.errors import Code, FailedPreconditionError, InvalidArgumentError, UnavailableError
 
 pytestmark = pytest.mark.native
 
@@ -169,6 +169,33 @@ def test_the_key_of_another_certificate_is_refused(make_server: MakeServer, ours
     other = make_certificates(tmp_path)
     with pytest.raises(InvalidArgumentError, match="tls_private_key: is not the key of tls_certificate"):
         make_server(**tls(ours, tls_private_key=other.key.read_bytes())).start()
+
+
+def test_new_certificates_are_shown_to_new_connections_on_every_address(
+    make_server: MakeServer, ours: Certificates, tmp_path: Path
+) -> None:
+    other = make_certificates(tmp_path)
+    server = make_server(addresses=["127.0.0.1:0"], **tls(ours))
+    server.serve_python(METHOD, echo)
+    with pytest.raises(FailedPreconditionError, match="certificates: the server has not started yet"):
+        server.set_certificates(**tls(other))
+    server.start()
+    with connected(server.ports[0], credentials=trusting(ours)) as old:
+        assert call(old, METHOD, b"x").response == b"x"
+        for wrong, error in (
+            (tls(other, tls_private_key=ours.key.read_bytes()), InvalidArgumentError),
+            (tls(other, tls_client_ca=other.ca.read_bytes()), FailedPreconditionError),
+            ({"tls_certificate": b"", "tls_private_key": b""}, FailedPreconditionError),
+        ):
+            with pytest.raises(error):
+                server.set_certificates(**wrong)
+        server.set_certificates(**tls(other))
+        assert call(old, METHOD, b"y").response == b"y"
+    for port in server.ports:
+        with connected(port, credentials=trusting(other)) as new:
+            assert call(new, METHOD, b"z").response == b"z"
+        with connected(port, credentials=trusting(ours)) as refused:
+            assert call(refused, METHOD, b"z", timeout_s=3.0).code == Code.UNAVAILABLE
 
 
 # --- gRPC's arguments -------------------------------------------------------------------------------------------

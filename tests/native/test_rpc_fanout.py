@@ -358,8 +358,8 @@ def test_a_route_that_cannot_be_is_refused_by_the_field(shards: Shards, changes:
         ({"retry_delay_s": 0.0}, "retry_delay"),
         ({"retry_budget_tokens": 0}, "retry_budget_tokens"),
         ({"max_message_bytes": 0}, "max_message_bytes"),
-        ({"tls_root_ca": b"x", "tls_certificate": b"x"}, "tls_certificate and tls_private_key"),
-        ({"tls_certificate": b"x", "tls_private_key": b"x"}, "tls_root_ca"),
+        ({"tls_root_ca_file": "x", "tls_certificate_file": "x"}, "tls_certificate_file and tls_private_key_file"),
+        ({"tls_certificate_file": "x", "tls_private_key_file": "x"}, "tls_root_ca_file"),
     ],
 )
 def test_settings_of_a_fanout_that_cannot_be_are_named(settings: dict[str, Any], says: str) -> None:

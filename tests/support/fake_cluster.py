@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from abc import ABC, abstractmethod
 from dataclasses import replace
 from typing import Any
 
@@ -37,7 +38,7 @@ async def make_current(store: Store, placement: Placement) -> None:
     await store.put(KEYS.current(MODEL), current.to_bytes())
 
 
-class _Process:
+class _Process(ABC):
     def __init__(self, store: Store, registration: Registration) -> None:
         self.registration = registration
         self.view = ClusterView(store, KEYS, rng=random.Random(1))
@@ -59,8 +60,9 @@ class _Process:
         if record != self.registration.record:
             await self.registration.update(record)
 
+    @abstractmethod
     async def apply(self, snapshot: ClusterSnapshot) -> bool:
-        raise NotImplementedError
+        """Do what the process does with a snapshot."""
 
 
 class FakeServer(_Process):

@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batching.parameters_file import MAX_FILE_BYTES, TENSORFLOW_DEFAULTS, parse_parameters
+from batching.parameters_file import TENSORFLOW_DEFAULTS, parse_parameters
 from batching.policy import Policy
 from batching.policy_file import Entry, PolicyFile, load_batching_parameters_file, load_policy_file, parse_policy_file
-from tessera.errors import InvalidArgumentError
+from tessera.errors import InvalidArgumentError, NotFoundError
+from tessera.files import MAX_FILE_BYTES
 
 POLICIES = """
 [default]
@@ -121,13 +122,13 @@ def test_sizes_that_do_not_fit_what_default_says_are_told() -> None:
 @pytest.mark.parametrize("load", [load_policy_file, load_batching_parameters_file])
 def test_a_file_that_cannot_be_read_is_told(tmp_path: Path, load: Any) -> None:
     path = tmp_path / "p"
-    with pytest.raises(InvalidArgumentError, match=f"^{path}: cannot be read: No such file"):
+    with pytest.raises(NotFoundError, match=f"^{path}; No such file"):
         load(path)
     path.write_bytes(b"# \xff")
     with pytest.raises(InvalidArgumentError, match=f"^{path}: byte 2 is not UTF-8"):
         load(str(path))
     path.write_bytes(b"#" * (MAX_FILE_BYTES + 1))
-    with pytest.raises(InvalidArgumentError, match=f"^{path}: is over 1048576 bytes"):
+    with pytest.raises(InvalidArgumentError, match=f"^{path}: is over {MAX_FILE_BYTES} bytes"):
         load(path)
     path.write_bytes(b"# nothing")
     assert load(path) in (PolicyFile(), (PolicyFile(), []))

@@ -98,7 +98,7 @@ def test_wrong_usage_names_what_is_wrong(line: str, says: str, capsys: pytest.Ca
         ("up --repository r --max-in-flight-batches -1", "--max-in-flight-batches: got -1, expected at least 0"),
         (
             "up --repository r --batching-policy-file /no",
-            "--batching-policy-file: /no: cannot be read: No such file or directory",
+            "--batching-policy-file: /no; No such file or directory",
         ),
         ("status --window-s -1", "--window-s: got -1, expected 0 to 3600"),
         ("status --router-cert c", "--router-ca must be given with --router-cert"),

@@ -67,7 +67,7 @@ def test_what_the_file_says_is_applied_and_told(tmp_path: Path, caplog: pytest.L
         f"--f {path}: read again, policies that changed: 1",
         f"--f: {path}: wrong; the policies stay as they were",
         "weight: got 0; the policies stay as they were",
-        f"--f: {path}: cannot be read: No such file or directory; the policies stay as they were",
+        f"--f: {path}; No such file or directory; the policies stay as they were",
     ]
 
 

@@ -55,7 +55,7 @@ def test_the_defaults_are_those_of_tensorflow_serving() -> None:
     assert [(model.name, model.base_path) for model in configured_models(settings).models] == [
         ("default", Path("/models/half"))
     ]
-    assert launch.tls is None
+    assert launch.certificates is None
     assert launch.policies is None
     assert warnings == []
 
