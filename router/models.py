@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
@@ -20,21 +20,19 @@ from router.batch_policies import BatchPolicies, NamedGraph
 from router.catalog import Catalog, VersionState, VersionStatus
 from router.lifecycle.config import ServerConfig
 from router.lifecycle.target import PlainModel
-from router.packages import LoadedPackage, load_package, make_route
+from router.packages import (
+    LoadedPackage,
+    RoutedVersion,
+    find_package,
+    load_package,
+    make_route,
+    native_versions,
+)
 from router.traffic import Traffic
-from tessera.errors import TesseraError
+from tessera.errors import ResourceExhaustedError, TesseraError
 from tessera.repository import Repository
 
 _log = logging.getLogger("router.models")
-
-
-@dataclass(frozen=True)
-class _Version:
-    """One version of a model of the cluster: graph and route."""
-
-    number: int
-    graph: _graph.Graph
-    route: _graph.Capsule | None = None
 
 
 @dataclass(frozen=True)
@@ -43,7 +41,7 @@ class _Served:
 
     placement: Placement
     addresses: tuple[str, ...]
-    versions: Sequence[_Version]
+    versions: Sequence[RoutedVersion]
 
 
 @dataclass
@@ -56,6 +54,8 @@ class Models:
         predictor: what is published to.
         policies: of the batched regions; what is loaded gets its own before it serves.
         batching: False runs batched regions request by request.
+        memory_limit_bytes: of plain models and packages together, at the peak; 0: no limit.
+        plain_bytes: returns what plain models take of it.
 
     Attributes:
         graphs: what is loaded; replaced as a whole, so that any thread may read it.
@@ -67,6 +67,8 @@ class Models:
     predictor: _graph.Predictor
     policies: BatchPolicies
     batching: bool = True
+    memory_limit_bytes: int = 0
+    plain_bytes: Callable[[], int] = lambda: 0
     graphs: tuple[NamedGraph, ...] = ()
     _packages: dict[str, LoadedPackage] = field(default_factory=dict)
     _served: dict[str, _Served] = field(default_factory=dict)
@@ -76,6 +78,7 @@ class Models:
     _plain_statuses: Mapping[str, Mapping[int, VersionStatus]] = field(default_factory=dict)
     _statuses: dict[str, dict[int, VersionStatus]] = field(default_factory=dict)
     _staged: set[str] = field(default_factory=set)
+    _loading_bytes: int = 0
     catalog: Catalog = field(default_factory=Catalog)
     traffic: Traffic = field(init=False)
 
@@ -99,9 +102,13 @@ class Models:
             raise
 
     def cluster_versions(self, model: str) -> Collection[int]:
-        """See `router.lifecycle.target.Target`."""
+        """See `router.lifecycle.target.Target`, as for the next one."""
         served = self._served.get(model)
         return [version.number for version in served.versions] if served is not None else []
+
+    def cluster_bytes(self) -> int:
+        """Return the memory of all packages, with the one that is being loaded."""
+        return self._loading_bytes + sum(package.resident_bytes for package in self._packages.values())
 
     def describe_plain(self, models: Mapping[str, Mapping[int, VersionStatus]]) -> None:
         """Tell these states."""
@@ -144,9 +151,7 @@ class Models:
                 try:
                     for reference in target.versions:
                         if reference.digest not in self._packages:
-                            package = await asyncio.to_thread(self._load, target.model, reference)
-                            self.policies.apply(target.model, package.graph)
-                            self._packages[reference.digest] = package
+                            await self._load(target.model, reference)
                 except TesseraError as error:
                     _log.error("model %s: cannot prepare epoch %d: %s", target.model, target.epoch, error.message)
                     continue
@@ -177,7 +182,7 @@ class Models:
                 self._update_catalog()
                 return False
         versions = [
-            _Version(
+            RoutedVersion(
                 reference.version,
                 package.graph,
                 make_route(self.fanout, placement, reference, package.manifest, addresses),
@@ -205,25 +210,43 @@ class Models:
             status = self._statuses.setdefault(model, {})
             status.setdefault(reference.version, VersionStatus(VersionState.LOADING))
             self._update_catalog()
-            package = await asyncio.to_thread(self._load, model, reference)
-            self.policies.apply(model, package.graph)  # here and not earlier: the policies may have changed meanwhile
-            self._packages[reference.digest] = package
+            await self._load(model, reference)
         return self._packages[reference.digest]
 
-    def _load(self, model: str, reference: PackageRef) -> LoadedPackage:
-        assert self.repository is not None
-        return load_package(self.repository, model, reference, batching=self.batching)
+    async def _load(self, model: str, reference: PackageRef) -> None:
+        """Load a package, if there is memory for it."""
+        repository = self.repository
+        assert repository is not None
+        found = await asyncio.to_thread(find_package, repository, model, reference)
+        peak_bytes = found.memory.peak_bytes
+        if self.memory_limit_bytes:
+            used_bytes = self.cluster_bytes() + self.plain_bytes()
+            if used_bytes + peak_bytes > self.memory_limit_bytes:
+                raise ResourceExhaustedError(
+                    f"Insufficient resources to load servable {{name: {model} version: {reference.version}}}: it needs "
+                    f"{peak_bytes} bytes, {used_bytes} of {self.memory_limit_bytes} are in use"
+                )
+        self._loading_bytes = peak_bytes
+        try:
+            package = await asyncio.to_thread(load_package, repository, found, batching=self.batching)
+        finally:
+            self._loading_bytes = 0
+        self.policies.apply(model, package.graph)  # here and not earlier: the policies may have changed meanwhile
+        self._packages[reference.digest] = package
 
     def _publish(self) -> None:
-        versions: dict[str, Sequence[_Version]] = {name: served.versions for name, served in self._served.items()}
+        versions: dict[str, Sequence[RoutedVersion]] = {name: served.versions for name, served in self._served.items()}
         versions |= {
-            name: [_Version(number, graph) for number, graph in plain.graphs.items()]
+            name: [RoutedVersion(number, graph) for number, graph in plain.graphs.items()]
             for name, plain in self._plain.items()
         }
         self.traffic.configure([*(plain.config for plain in self._plain.values()), *self._config.clustered])
         labels = self._labels()
         self.predictor.publish(
-            {name: _native(of, labels.get(name, {}), self.traffic.hooks(name)) for name, of in versions.items()},
+            {
+                name: native_versions(of, labels.get(name, {}), self.traffic.hooks(name))
+                for name, of in versions.items()
+            },
             traffic=self.traffic.splits(),
             labels=labels,
             labels_known=self._labels_known,
@@ -270,18 +293,3 @@ class Models:
 
 
 _NOTHING = VersionStatus(VersionState.START)
-
-
-def _native(
-    versions: Sequence[_Version], labels: Mapping[str, int], hooks: Sequence[_graph.AnswerHook]
-) -> list[_graph.Version]:
-    return [
-        _graph.Version(
-            version=version.number,
-            graph=version.graph,
-            route=version.route,
-            labels=sorted(label for label, number in labels.items() if number == version.number),
-            hooks=hooks,
-        )
-        for version in versions
-    ]

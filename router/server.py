@@ -103,6 +103,7 @@ class Router:
         models = Models(repository, self._fanout, self._predictor, policies, settings.enable_batching)
         self.models = models
         self.lifecycle = make_lifecycle(settings, models)
+        models.memory_limit_bytes, models.plain_bytes = settings.memory_limit_bytes, self.lifecycle.used_bytes
         self._statistics = StatisticsSource(
             clock=SystemClock(),
             predictor=self._predictor,

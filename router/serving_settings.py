@@ -62,8 +62,8 @@ class ServingSettings(ProcessSettings):
         minimum=0.1,
     )
     memory_limit_bytes: ByteSize = setting(
-        "memory that plain models may have together, at the peak of loading; a version that would go beyond it is "
-        "refused; 0 means no limit",
+        "memory that plain models, and the roots of the cluster's models, may have together, at the peak of loading; a "
+        "version that would go beyond it is refused; 0 means no limit",
         ByteSize(0),
     )
     labels_for_unavailable: bool = setting(

@@ -21,9 +21,14 @@ MAX_REMOVED_MODELS = 64
 
 @dataclass
 class Core:
-    """The state of all plain models. Used by one thread."""
+    """The state of all plain models. Used by one thread.
+
+    Attributes:
+        others_bytes: memory within the limit that others use: packages of the cluster.
+    """
 
     limits: Limits
+    others_bytes: int = 0
     models: dict[str, Model] = field(default_factory=dict)
     initial: bool = True
     hidden: frozenset[str] = frozenset()
@@ -124,7 +129,8 @@ class Core:
     def used_bytes(self) -> int:
         """Return the memory that is in use, counting what is being loaded at its peak."""
         return (
-            sum(self._resident_bytes())
+            self.others_bytes
+            + sum(self._resident_bytes())
             + sum(load.candidate.peak_bytes for load in self._loading.values())
             + sum(unload.resident_bytes for unload in self._unloading.values())
         )
@@ -226,7 +232,8 @@ class Core:
         if not self.limits.memory_bytes:
             return True
         assert version.candidate is not None
-        later = sum(self._resident_bytes()) + sum(load.candidate.resident_bytes for load in self._loading.values())
+        later = self.others_bytes + sum(self._resident_bytes())
+        later += sum(load.candidate.resident_bytes for load in self._loading.values())
         return later - freed_bytes + version.candidate.peak_bytes <= self.limits.memory_bytes
 
     def _begin(self, name: str, number: int, version: Version, config: ModelConfig) -> Load:

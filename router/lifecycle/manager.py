@@ -156,6 +156,10 @@ class Lifecycle:
             applying.close()  # where the loop had ended before it took it
             raise UnavailableError("the server is being stopped; the configuration stays as it was") from error
 
+    def used_bytes(self) -> int:
+        """Return the memory that plain models take, those that are being loaded at their peak."""
+        return self._core.used_bytes() - self._core.others_bytes
+
     def ready(self) -> tuple[bool, list[str]]:
         """Return whether every configured model answers as its policy says, and what is missing; see `not_ready`."""
         missing = not_ready(self._core)
@@ -229,6 +233,7 @@ class Lifecycle:
         """Decide and act."""
         if self._stopped:
             return
+        self._core.others_bytes = self.target.cluster_bytes()
         actions = self._core.decide(self.clock.monotonic_s())
         self._publish()
         for unload in actions.unloads:

@@ -48,5 +48,8 @@ class Target(Protocol):
     def cluster_versions(self, model: str) -> Collection[int]:
         """Return the versions of a model of the cluster that answer requests."""
 
+    def cluster_bytes(self) -> int:
+        """Return the memory that the packages of the cluster take."""
+
     def describe_plain(self, models: Mapping[str, Mapping[int, VersionStatus]]) -> None:
         """Tell these states of versions from now on."""

@@ -10,16 +10,18 @@ import tensorflow as tf
 from tensorflow_serving.apis import classification_pb2, inference_pb2, input_pb2, regression_pb2
 
 from support import small_models  # noqa: F401  # sets the environment of TensorFlow
+from support.batch_calls import pair
 
 CLASSIFY = "tensorflow/serving/classify"
 REGRESS = "tensorflow/serving/regress"
 
 
-def heads(path: Path, *, more: bool = False) -> Path:
+def heads(path: Path, *, more: bool = False, region: bool = False) -> Path:
     """Feature x → scores [x, 1 - x] of the classes "no" and "yes", and the regression 2 x + 1.
 
     Signatures: serving_default and classify (both outputs), scores_only, regress, and regress_column (its output has
     shape [n, 1]). With `more` also classes_only and those that misfit: flat_scores, int_scores, half_batch.
+    With `region` scores and regression are calculated in the batched region "head".
     `predict` has the input "examples"; `count` has an output "runs": how often the examples were parsed, whatever the
     signature.
     """
@@ -32,9 +34,10 @@ def heads(path: Path, *, more: bool = False) -> Path:
         parsed = tf.io.parse_example(serialized, {"x": tf.io.FixedLenFeature([1], tf.float32)})["x"]
         with tf.control_dependencies([runs.assign_add(1)]):
             x = tf.identity(parsed)
-        scores = tf.concat([x, 1.0 - x], 1, name="scores")
+        scores, column = tf.concat([x, 1.0 - x], 1, name="scores"), 2.0 * x + 1.0
+        if region:
+            scores, column = pair([x], "head", lambda rows: [tf.concat([rows, 1.0 - rows], 1), 2.0 * rows + 1.0])
         classes = tf.tile(tf.constant([["no", "yes"]]), [tf.shape(x)[0], 1])
-        column = 2.0 * x + 1.0
         value = tf.squeeze(column, 1)
         classify = signature.classification_signature_def(serialized, classes, scores)
 

@@ -90,6 +90,7 @@ class _Target:
     config: ServerConfig = field(default_factory=ServerConfig)
     started: bool = False
     clustered: dict[str, list[int]] = field(default_factory=dict)
+    packages_bytes: int = 0
 
     def adopt_plain(self, model: str, version: int, graph: Any) -> None:
         if model == "unfit":
@@ -102,6 +103,9 @@ class _Target:
 
     def cluster_versions(self, model: str) -> list[int]:
         return self.clustered.get(model, [])
+
+    def cluster_bytes(self) -> int:
+        return self.packages_bytes
 
     def describe_plain(self, models: Mapping[str, Mapping[int, VersionStatus]]) -> None:
         self.statuses = models
@@ -284,6 +288,22 @@ def test_models_of_the_cluster_are_configured_with_all_others(tmp_path: Path) ->
             await server.lifecycle.apply(ServerConfig((replace(a, platform=CLUSTER, base_path=Path()),)))
 
     _run(tmp_path, test, in_cluster=True)
+
+
+def test_packages_of_the_cluster_take_memory_too(tmp_path: Path) -> None:
+    async def test(server: _Server) -> None:
+        server.target.packages_bytes = 97
+        a = server.add("a", 1)  # four bytes
+        await server.lifecycle.start(ServerConfig((ModelConfig("empty", tmp_path / "empty"),)))
+        with pytest.raises(TesseraError, match=r"Insufficient resources to load servable \{name: a version: 1\}"):
+            await server.lifecycle.apply(ServerConfig((a,)), timeout_s=10)
+        assert server.lifecycle.used_bytes() == 0
+        server.target.packages_bytes = 96
+        await server.lifecycle.apply(ServerConfig((a,)), timeout_s=10)
+        assert server.target.served() == {"a": [1]}
+        assert server.lifecycle.used_bytes() == 4
+
+    _run(tmp_path, test, limits={"max_retries": 0, "memory_bytes": 100})
 
 
 def test_a_flat_model_must_be_there(tmp_path: Path) -> None:
