@@ -115,8 +115,9 @@ grpc_ssl_certificate_config_reload_status ServerCertificates::Fetch(void* reader
   self->generation = self->owner->generation_;
   const TlsTexts& tls = self->owner->tls_;
   const grpc_ssl_pem_key_cert_pair pair{tls.private_key.c_str(), tls.certificate.c_str()};
-  *config =
-      grpc_ssl_server_certificate_config_create(tls.client_ca.empty() ? nullptr : tls.client_ca.c_str(), &pair, 1);
+  // gRPC insists on roots even where it asks callers for no certificate, and never looks at them then.
+  const std::string& roots = tls.client_ca.empty() ? tls.certificate : tls.client_ca;
+  *config = grpc_ssl_server_certificate_config_create(roots.c_str(), &pair, 1);
   return GRPC_SSL_CERTIFICATE_CONFIG_RELOAD_NEW;
 }
 
