@@ -124,7 +124,9 @@ class Lifecycle:
             before = {model.name for model in old.models}
             names = {model.name for model in config.models}
             new = tuple(model for model in config.plain if model.name not in before)
-            self._check_labels(config, old, names - {model.name for model in new})
+            # Of a model that has never served nothing can be said, as at the start: else no change could mend it.
+            unserved = {model.name for model in old.plain if not self._answering(model.name)}
+            self._check_labels(config, old, names - {model.name for model in new} - unserved)
             try:
                 if new:
                     hidden = frozenset(model.name for model in new)

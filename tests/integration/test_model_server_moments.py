@@ -18,7 +18,7 @@ from support.serving_requests import Client, client, predict
 
 pytestmark = pytest.mark.integration
 
-WAIT_S = 60.0
+WAIT_S = 120.0
 PREDICT = "/v1/models/held:predict"
 _MODEL = """
 import pathlib, time
@@ -165,24 +165,23 @@ def test_a_request_that_waits_too_long_in_the_queue(held: Held, tmp_path: Path) 
     with _one_at_a_time(held, tmp_path / "late", *limits) as (server, calls):
         # Without a deadline of the client's, which it would end by itself.
         assert _fails(lambda: calls.prediction.Predict(predict("held", {"x": [2.0]}))) == ("RESOURCE_EXHAUSTED", text)
-        assert _error(server, PREDICT) == (429, text)
+        # Over REST, which of the two limits is seen first is not fixed.
+        assert _error(server, PREDICT) in ((429, text), (504, "Timed out waiting for notification"))
 
 
 def test_a_full_queue(held: Held, tmp_path: Path) -> None:
     text = "The batch scheduling queue to which this task was submitted is full; "
-    with _one_at_a_time(held, tmp_path / "full") as (server, calls), ThreadPoolExecutor(8) as pool:
-        futures = [
-            pool.submit(calls.prediction.Predict, predict("held", {"x": [1.0]}), timeout=WAIT_S) for _ in range(4)
-        ]
-        wait_for(lambda: sum(one.done() for one in futures) >= 3, WAIT_S)  # one waits, the others are refused
-        for one in futures:
-            if one.done():
-                found = _fails(one.result)
-                assert found[0] == "UNAVAILABLE"
-                assert found[1].startswith(text)
-        code, said = _error(server, PREDICT)
-        assert code == 503
-        assert said.startswith(text)
+    with _one_at_a_time(held, tmp_path / "full") as (server, calls), ThreadPoolExecutor(16) as pool:
+        request = predict("held", {"x": [1.0]})
+        futures = [pool.submit(calls.prediction.Predict, request, timeout=WAIT_S) for _ in range(16)]
+        try:
+            wait_for(lambda: any(one.done() for one in futures), WAIT_S / 2)  # some wait, the others are refused
+            refused = [_fails(one.result) for one in futures if one.done()]
+            code, said = _error(server, PREDICT)
+        finally:
+            held.go_on("predict")
+        assert all(name == "UNAVAILABLE" and details.startswith(text) for name, details in refused), refused
+        assert (code, said[: len(text)]) == (503, text)
 
 
 def test_kill_minus_nine_in_the_middle_of_a_load_leaves_nothing_that_hinders_the_next(
