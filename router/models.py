@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from batching.policy_file import PolicyFile
 from cpp_ext import _graph, _rpc
-from placement.records import PackageRef, Placement
+from placement.records import PackageRef, Placement, TrafficRecord
+from placement.traffic import traffic_of, versions_of
 from placement.view import ClusterSnapshot
 from router.batch_policies import BatchPolicies, NamedGraph
 from router.catalog import Catalog, VersionState, VersionStatus
@@ -28,7 +29,7 @@ from router.packages import (
     make_route,
     native_versions,
 )
-from router.traffic import Traffic
+from router.traffic import Traffic, all_labels, clustered_configs
 from tessera.errors import ResourceExhaustedError, TesseraError
 from tessera.repository import Repository
 
@@ -41,7 +42,9 @@ class _Served:
 
     placement: Placement
     addresses: tuple[str, ...]
-    versions: Sequence[RoutedVersion]
+    labels: Mapping[str, int]
+    traffic: TrafficRecord
+    versions: Sequence[RoutedVersion] = ()
 
 
 @dataclass
@@ -123,15 +126,22 @@ class Models:
         complete = True
         for name, view in sorted(snapshot.models.items()):
             if view.placement is None:
+                if view.current is not None and view.current.unloaded:
+                    self._withdraw(name)
                 continue
             if name in self._plain_statuses:
                 _log.warning("model %s: is configured as a plain model; its placement is ignored", name)
                 continue
             addresses = tuple(snapshot.address_of(server) for server in view.placement.servers)
+            labels = {label: one.version for one in versions_of(view) for label in one.labels}
+            wanted = _Served(view.placement, addresses, labels, traffic_of(view))
             served = self._served.get(name)
             if served and served.placement.digest == view.placement.digest and served.addresses == addresses:
+                if replace(served, versions=()) != wanted:  # only who gets the requests has changed
+                    self._served[name] = replace(wanted, versions=served.versions)
+                    self._publish()
                 continue
-            complete &= await self._serve(view.placement, addresses)
+            complete &= await self._serve(wanted)
         if complete and self._staged and not any(view.staged for view in snapshot.models.values()):
             self._staged = set()  # operations have ended: what they did not make current goes
             self._drop_unused_packages()
@@ -167,8 +177,19 @@ class Models:
         """Return model → the newest placement document that a shard server sent with a refusal."""
         return self.fanout.newest_placements()
 
-    async def _serve(self, placement: Placement, addresses: tuple[str, ...]) -> bool:
-        """Load what `placement` names, then publish it as a whole; return whether that was possible."""
+    def _withdraw(self, name: str) -> None:
+        """Serve a model no longer that was unloaded; requests that run keep what they pinned."""
+        if self._served.pop(name, None) is None:
+            return
+        ended = {version: VersionStatus(VersionState.END) for version in self._statuses.get(name, {})}
+        self._statuses[name] = ended
+        self._drop_unused_packages()
+        self._publish()
+        _log.info("model %s: was unloaded", name)
+
+    async def _serve(self, wanted: _Served) -> bool:
+        """Load what the placement names, then publish it as a whole; return whether that was possible."""
+        placement = wanted.placement
         statuses = dict(self._statuses.get(placement.model, {}))
         packages: list[tuple[PackageRef, LoadedPackage]] = []
         for reference in placement.versions:
@@ -185,11 +206,11 @@ class Models:
             RoutedVersion(
                 reference.version,
                 package.graph,
-                make_route(self.fanout, placement, reference, package.manifest, addresses),
+                make_route(self.fanout, placement, reference, package.manifest, wanted.addresses),
             )
             for reference, package in packages
         ]
-        self._served[placement.model] = _Served(placement, addresses, versions)
+        self._served[placement.model] = replace(wanted, versions=versions)
         self._statuses[placement.model] = {
             reference.version: VersionStatus(VersionState.AVAILABLE, signature_defs=package.graph.signature_defs)
             for reference, package in packages
@@ -240,7 +261,9 @@ class Models:
             name: [RoutedVersion(number, graph) for number, graph in plain.graphs.items()]
             for name, plain in self._plain.items()
         }
-        self.traffic.configure([*(plain.config for plain in self._plain.values()), *self._config.clustered])
+        records = {name: served.traffic for name, served in self._served.items()}
+        clustered = clustered_configs(self._config, records)
+        self.traffic.configure([*(plain.config for plain in self._plain.values()), *clustered])
         labels = self._labels()
         self.predictor.publish(
             {
@@ -275,16 +298,7 @@ class Models:
         self.catalog = Catalog(MappingProxyType(models), MappingProxyType(self._labels()), self._labels_known)
 
     def _labels(self) -> dict[str, dict[str, int]]:
-        """Return model → label → version, whether it is there or not; the configuration goes before the placement."""
-        labels = {
-            name: {label: reference.version for reference in served.placement.versions for label in reference.labels}
-            for name, served in self._served.items()
-        }
-        for model in self._config.plain:
-            labels[model.name] = dict(model.labels)
-        for model in self._config.clustered:
-            labels[model.name] = labels.get(model.name, {}) | dict(model.labels)
-        return labels
+        return all_labels(self._config, {name: served.labels for name, served in self._served.items()})
 
     def _drop_unused_packages(self) -> None:
         used = {reference.digest for served in self._served.values() for reference in served.placement.versions}

@@ -9,10 +9,12 @@ new configuration takes effect with the publication that follows it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from cpp_ext import _graph
-from router.lifecycle.config import ModelConfig, RequestLogging, Shadow, TrafficSplit
+from placement.records import TrafficRecord
+from router.lifecycle.config import CLUSTER, ModelConfig, RequestLogging, ServerConfig, Shadow, TrafficSplit
 from router.request_log import RequestLogWriter
 from router.statistics import TrafficStatistics
 
@@ -99,6 +101,29 @@ class Traffic:
         """End all logs: what they have is written. Blocks for some seconds at most."""
         models, self._models = self._models, {}
         _end(models, {}, wait_s=10.0)
+
+
+def all_labels(config: ServerConfig, placed: Mapping[str, Mapping[str, int]]) -> dict[str, dict[str, int]]:
+    """Return model → label → version, whether that is there or not.
+
+    `placed` are the labels of the cluster's models as the cluster says; the configuration's go before them.
+    """
+    labels = {name: dict(of) for name, of in placed.items()}
+    labels |= {model.name: dict(model.labels) for model in config.plain}
+    for model in config.clustered:
+        labels[model.name] = labels.get(model.name, {}) | dict(model.labels)
+    return labels
+
+
+def clustered_configs(config: ServerConfig, records: Mapping[str, TrafficRecord]) -> list[ModelConfig]:
+    """Return what is done with the traffic of the cluster's models; a split in `config` goes before the record's."""
+    configs = {model.name: model for model in config.clustered}
+    plain = {model.name for model in config.plain}
+    for name, record in records.items():
+        one = configs.get(name, ModelConfig(name, Path(), CLUSTER))
+        if record.shares and one.split is None and name not in plain:
+            configs[name] = replace(one, split=TrafficSplit(record.percent(), record.sticky_header))
+    return list(configs.values())
 
 
 def _split(config: TrafficSplit) -> _graph.TrafficSplit:

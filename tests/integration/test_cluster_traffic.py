@@ -1,7 +1,9 @@
 """Models of a cluster are divided, copied, labelled and logged as plain models are, by the same configuration."""
 
+import asyncio
 import urllib.request
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import grpc
@@ -12,11 +14,15 @@ from prometheus_client.parser import text_string_to_metric_families
 from admin.local_cluster import LocalCluster
 from admin.serving_client import PREDICTION_SERVICE, call, open_channel
 from admin.tensors import from_tensor
+from placement.connect import EtcdSettings, open_etcd
+from placement.keys import Keys
+from placement.records import TrafficRecord
 from protos import model_server_config_pb2, prediction_log_pb2, serving_pb2
 from router.record_files import SUFFIX
 from router.reload_service import RELOAD_CONFIG
 from router.tfrecord import read_records
 from support.model_server import wait_for
+from support.resharding import found
 from support.running import ClusterFactory
 from support.serving import predict
 from support.small_model import MODEL, SmallModel
@@ -57,6 +63,21 @@ def _metric(cluster: LocalCluster, name: str, labels: Mapping[str, str]) -> floa
         for sample in family.samples
         if sample.name.removesuffix("_total") == name and dict(sample.labels) == labels
     )
+
+
+def _let_the_cluster_split(cluster: LocalCluster, traffic: TrafficRecord) -> None:
+    """Put `traffic` into the model's pointer, for all routers."""
+    current = found(cluster).current
+    assert current is not None
+
+    async def write() -> None:
+        store = open_etcd(EtcdSettings((cluster.etcd_endpoint,)))
+        try:
+            await store.put(Keys(cluster.cluster).current(MODEL), replace(current, traffic=traffic).to_bytes())
+        finally:
+            await store.close()
+
+    asyncio.run(write())
 
 
 def _copies(cluster: LocalCluster, *results: str) -> list[float]:
@@ -113,6 +134,10 @@ def test_split_copies_labels_and_log(start_cluster: ClusterFactory, small_model:
         assert {user: _ask(channel, small_model, user) for user in _USERS} == versions
         _reload(channel, "")
         assert {_ask(channel, small_model, user) for user in _USERS} == {2}
+        _let_the_cluster_split(cluster, TrafficRecord({"stable": 5000, "2": 5000}, "x-user"))
+        wait_for(lambda: {_ask(channel, small_model, user) for user in _USERS} == {1, 2}, _WAIT_S)
+        _reload(channel, "traffic_split { share { version: 1 percent: 100 } }")
+        assert {_ask(channel, small_model, user) for user in _USERS} == {1}
         request.model_spec.version_label = "canary"
         with pytest.raises(TesseraError, match="Unrecognized servable version label: canary"):
             predict(channel, request)

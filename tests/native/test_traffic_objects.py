@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from cpp_ext import _graph
-from router.lifecycle.config import ModelConfig, RequestLogging, Shadow, TrafficSplit
-from router.traffic import Traffic
+from placement.records import TrafficRecord
+from router.lifecycle.config import CLUSTER, ModelConfig, RequestLogging, ServerConfig, Shadow, TrafficSplit
+from router.traffic import Traffic, all_labels, clustered_configs
 from tessera.errors import InvalidArgumentError
 
 pytestmark = pytest.mark.native
@@ -46,3 +47,27 @@ def test_a_refused_configuration_changes_nothing(traffic: Traffic, tmp_path: Pat
     with pytest.raises(InvalidArgumentError):
         traffic.configure([ModelConfig("m", tmp_path), bad])
     assert traffic.hooks("m") == hooks
+
+
+def test_what_a_configuration_says_goes_before_what_the_cluster_says() -> None:
+    split = TrafficSplit({1: 100})
+    config = ServerConfig(
+        (
+            ModelConfig("plain", Path("/plain"), labels={"a": 1}),
+            ModelConfig("said", Path(), CLUSTER, labels={"a": 2}, split=split),
+            ModelConfig("unsaid", Path(), CLUSTER),
+        )
+    )
+    placed = {"plain": {"x": 9}, "said": {"a": 1, "b": 1}, "other": {"c": 3}}
+    assert all_labels(config, placed) == {
+        "plain": {"a": 1}, "said": {"a": 2, "b": 1}, "other": {"c": 3}, "unsaid": {},
+    }  # fmt: skip
+    record = TrafficRecord({"stable": 2500, "7": 7500}, "x-user")
+    configs = {
+        one.name: one for one in clustered_configs(config, dict.fromkeys(("plain", "said", "unsaid", "other"), record))
+    }
+    assert configs["said"].split is split
+    for name in ("unsaid", "other"):
+        assert configs[name].split == TrafficSplit({"stable": 25.0, 7: 75.0}, "x-user")
+    assert configs.keys() == {"said", "unsaid", "other"}
+    assert clustered_configs(ServerConfig(), {"other": TrafficRecord()}) == []

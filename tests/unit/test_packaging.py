@@ -13,6 +13,7 @@ LONG_LINES = 300
 LONG_FILES = {
     "cpp_ext/_graph.pyi": "the interface of one module",
     "cpp_ext/graph/graph.cc": "the steps of loading, one after the other",
+    "router/models.py": "one state, what is served, and every step that changes it",
     "placement/etcd_store.py": "one class that implements every method of the Store contract",
     "tests/support/models.py": "a list of small models, one function each",
     "tests/support/store_contract.py": "one conformance suite, one method a clause of the contract",
