@@ -226,7 +226,7 @@ TEST(Fanout, NamesABadOption) {
   EXPECT_NE(create([](FanoutOptions* o) { o->retry_budget_tokens = 0; }).find("retry_budget_tokens"),
             std::string::npos);
   EXPECT_NE(create([](FanoutOptions* o) { o->max_message_bytes = 0; }).find("max_message_bytes"), std::string::npos);
-  EXPECT_NE(create([](FanoutOptions* o) { o->tls_certificate = "x"; }).find("tls_private_key"), std::string::npos);
+  EXPECT_NE(create([](FanoutOptions* o) { o->tls_certificate_file = "x"; }).find("tls_private_key"), std::string::npos);
 }
 
 }  // namespace
