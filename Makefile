@@ -140,6 +140,17 @@ bench: setup ## measure against baselines; writes bench/results/latest.json, tab
 	$(BIN)/python -m bench.render batching/README.md --only 'batch_*'
 	$(BIN)/python -m bench.plot_batching
 
+IMAGE ?= tessera:$(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+IMAGE_BUILDER ?= docker
+IMAGE_FLAGS ?=
+.PHONY: image
+image: ## build the container image (IMAGE_BUILDER=docker, podman or buildah; IMAGE_FLAGS for more)
+	$(IMAGE_BUILDER) build --tag $(IMAGE) --build-arg REVISION=$$(git describe --always --dirty) $(IMAGE_FLAGS) .
+
+.PHONY: image-check
+image-check: setup ## build the image without an engine (buildah, debootstrap, crun; root; half an hour the first time) and serve through it
+	.ci/image-check
+
 .PHONY: lock
 lock: ## renew requirements.lock from pyproject.toml
 	rm -rf build/lock && $(PYTHON) -m venv build/lock

@@ -111,7 +111,7 @@ def test_a_blob_that_is_gone_is_named_and_told_while_waiting(small_model: SmallM
     digest = repository.read_manifest(MODEL, 1).tables[0].blobs[0]
     repository.blob_path(digest).unlink()
     said: list[str] = []
-    cluster = InProcessCluster(repository.root, models={MODEL: [1]}, timeout_s=3, say=said.append)
+    cluster = InProcessCluster(repository.root, models={MODEL: [1]}, timeout_s=8, say=said.append)
     with pytest.raises(DeadlineExceededError, match=f"server-. .cannot: .*{digest}: no such file"):
         cluster.__enter__()
     assert any(digest in text for text in said)
