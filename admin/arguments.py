@@ -36,10 +36,11 @@ def json_object(text: str, place: str) -> dict[str, Any]:
 
 
 def add_output(parser: argparse.ArgumentParser) -> None:
-    """Add `-o table|json`."""
+    """Add `-o table|json|yaml`."""
     parser.add_argument(
-        "-o", "--output", choices=("table", "json"), default="table", help="a table for people or JSON for programs"
-    )
+        "-o", "--output", choices=("table", "json", "yaml"), default="table",
+        help="a table for people, JSON or YAML for programs",
+    )  # fmt: skip
 
 
 def add_cluster(parser: argparse.ArgumentParser) -> None:

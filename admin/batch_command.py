@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import textwrap
 from dataclasses import asdict
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from admin.arguments import add_output
+from admin.output import encoded, show
 from admin.quiet import quiet_tensorflow
 from admin.table import render
 from tessera.errors import InvalidArgumentError
@@ -122,7 +122,7 @@ def run_plan(options: argparse.Namespace) -> None:
     import partition
 
     batched = partition.plan_batches(options.saved_model, _options(options))
-    print(_json(batched) if options.output == "json" else plan_text(batched))
+    show(options, as_json(batched), plan_text(batched))
 
 
 def run_apply(options: argparse.Namespace) -> None:
@@ -131,8 +131,8 @@ def run_apply(options: argparse.Namespace) -> None:
     import partition
 
     batched = partition.write_batched_model(options.saved_model, options.out, _options(options))
-    if options.output == "json":
-        print(_json(batched))
+    if options.output != "table":
+        print(encoded(options.output, as_json(batched)))
         return
     print(plan_text(batched), file=sys.stderr)
     print(options.out)
@@ -145,10 +145,6 @@ def as_json(batched: Batched) -> dict[str, Any]:
         "left_out": [asdict(row) for row in batched.left_out],
         "refused": dict(batched.refused),
     }
-
-
-def _json(batched: Batched) -> str:
-    return json.dumps(as_json(batched), indent=2)
 
 
 def plan_text(batched: Batched) -> str:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from admin.arguments import add_cluster, add_output
 from admin.change_text import operation_json, operation_text, plan_json, plan_text
 from admin.loading import owner
+from admin.output import show
 from admin.progress import say
 from admin.stores import open_store
 from placement.change import ChangeDriver
@@ -115,10 +114,10 @@ async def carry_out(store: Store, keys: Keys, model: str, plan: ChangePlan, opti
         As `ChangeDriver.begin`.
     """
     if plan.change is None:
-        _print(options, {"changed": False}, f"model {model}: is as it was asked for; nothing to change")
+        show(options, {"changed": False}, f"model {model}: is as it was asked for; nothing to change")
         return
     if options.dry_run:
-        _print(options, plan_json(model, plan), plan_text(model, plan))
+        show(options, plan_json(model, plan), plan_text(model, plan))
     else:
         print(plan_text(model, plan), file=sys.stderr)
     if plan.problems:
@@ -129,7 +128,7 @@ async def carry_out(store: Store, keys: Keys, model: str, plan: ChangePlan, opti
         return
     confirm(options, f"Change model {model}?")
     driver = driver_of(store, keys, model)
-    change = replace(plan.change, hold=options.no_commit)
+    change = replace(plan.change, hold=options.no_commit, id=getattr(options, "request_id", ""))
     done = await driver.begin(change, timeout_s=options.timeout_s, wait=options.wait)
     show_operation(options, model, done)
 
@@ -152,7 +151,7 @@ def show_operation(
     Raises:
         FailedPreconditionError: it has ended, and not as `wanted`; or it is paused where `paused` is not wanted.
     """
-    _print(options, operation_json(model, operation), operation_text(model, operation))
+    show(options, operation_json(model, operation), operation_text(model, operation))
     if not operation.active and operation.state is not wanted:
         raise FailedPreconditionError(f"model {model}: the operation is {operation.state.value}: {operation.error}")
     if operation.active and operation.paused and not paused:
@@ -173,7 +172,3 @@ def confirm(options: argparse.Namespace, question: str) -> None:
     print(f"{question} [y/N] ", file=sys.stderr, end="", flush=True)
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         raise FailedPreconditionError("not confirmed; nothing was changed")
-
-
-def _print(options: argparse.Namespace, content: Any, text: str) -> None:
-    print(json.dumps(content, indent=2) if options.output == "json" else text)

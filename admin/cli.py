@@ -12,11 +12,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from admin import (
+    audit_command,
     batch_command,
     cluster_command,
     controller_command,
-    load_command,
+    explain_command,
+    model_command,
     package_commands,
+    placement_command,
     predict_command,
     reshard_command,
     serve_command,
@@ -43,12 +46,15 @@ _VERBS = (
     batch_command,
     serve_command,
     up_command,
-    load_command,
+    model_command,
+    placement_command,
     reshard_command,
     server_command,
     cluster_command,
     controller_command,
+    audit_command,
     predict_command,
+    explain_command,
     status_command,
     k8s_command,
 )

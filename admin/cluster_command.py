@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from admin import changes, cluster_recovery
 from admin.arguments import add_cluster, add_output, add_shard_tls, shard_tls
 from admin.certificates import TlsFiles, expiring
 from admin.cluster_checks import Finding, check_cluster
+from admin.output import show
 from admin.reshard_hold import add_sample, sample
 from admin.table import render
 from placement.found import Reader, name
@@ -93,7 +93,7 @@ async def _status(options: argparse.Namespace, store: Store, keys: Keys) -> None
         },
         "problems": [snapshot.problems[key] for key in sorted(snapshot.problems)],
     }
-    print(json.dumps(content, indent=2) if options.output == "json" else _status_text(content))
+    show(options, content, _status_text(content))
 
 
 def _status_text(content: dict[str, Any]) -> str:
@@ -127,12 +127,9 @@ async def _check(options: argparse.Namespace, store: Store, keys: Keys) -> None:
     if options.repository is not None:
         findings.append(await _contents(options, store, keys, snapshot))
     content = {finding.name: list(finding.problems) for finding in findings}
-    if options.output == "json":
-        print(json.dumps({"checks": content}, indent=2))
-    else:
-        rows = [(finding.name, "OK" if not finding.problems else "NOT OK") for finding in findings]
-        print(render(("CHECK", "VERDICT"), rows))
-        print("".join(f"\n{one.name}: {problem}" for one in findings for problem in one.problems))
+    rows = [(finding.name, "OK" if not finding.problems else "NOT OK") for finding in findings]
+    problems = "".join(f"\n{one.name}: {problem}" for one in findings for problem in one.problems)
+    show(options, {"checks": content}, f"{render(('CHECK', 'VERDICT'), rows)}\n{problems}")
     if wrong := [finding.name for finding in findings if finding.problems]:
         raise FailedPreconditionError(
             f"cluster {keys.cluster}: {len(wrong)} of {len(findings)} checks are not OK: {', '.join(wrong)}"

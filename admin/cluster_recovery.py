@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 from admin import changes
 from admin.arguments import add_cluster, add_output, add_shard_tls, shard_tls
 from admin.loading import owner
+from admin.output import show
 from admin.progress import say
 from placement.backup import Backup, backup_of, read_backup, write_backup
 from placement.keys import Keys, Kind
@@ -74,7 +74,7 @@ async def _backup(options: argparse.Namespace, store: Store, keys: Keys) -> None
         "models": {model: current.epoch for model, (current, _) in placements.items()},
     }
     text = f"cluster {keys.cluster}: {len(backup.entries)} records, {len(placements)} models, in {options.file}"
-    _print(options, content, text)
+    show(options, content, text)
 
 
 async def _restore(options: argparse.Namespace, store: Store, keys: Keys) -> None:
@@ -169,7 +169,7 @@ def _document(model: str, told: Told) -> Placement | None:
 
 def _print_pointers(options: argparse.Namespace, placements: Mapping[str, tuple[CurrentRecord, object]]) -> None:
     pointers = {model: current for model, (current, _) in placements.items()}
-    _print(options, _as_json(pointers), _as_text(pointers))
+    show(options, _as_json(pointers), _as_text(pointers))
 
 
 def _as_json(pointers: Mapping[str, CurrentRecord]) -> dict[str, Any]:
@@ -194,8 +194,4 @@ def _versions(current: CurrentRecord) -> str:
 
 def _show(options: argparse.Namespace, done: Republished) -> None:
     content = {"generation": done.generation} | _as_json(done.pointers)
-    _print(options, content, f"generation {done.generation} has begun\n{_as_text(done.pointers)}")
-
-
-def _print(options: argparse.Namespace, content: Any, text: str) -> None:
-    print(json.dumps(content, indent=2) if options.output == "json" else text)
+    show(options, content, f"generation {done.generation} has begun\n{_as_text(done.pointers)}")

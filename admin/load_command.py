@@ -7,7 +7,6 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
-from admin import rollout_command
 from admin.arguments import add_cluster
 from admin.loading import load, parse_label, wanted_models
 from admin.progress import say
@@ -16,13 +15,8 @@ from placement.operation import LoadResult
 from tessera.repository import Repository
 
 
-def add_to(verbs: Any) -> None:
-    """Add the verb to the command line."""
-    model = verbs.add_parser(
-        "model", help="load models onto a cluster and change their versions", description="What a cluster serves."
-    )
-    model_verbs = model.add_subparsers(metavar="VERB", required=True)
-    rollout_command.add_to(model_verbs)
+def add_to(model_verbs: Any) -> None:
+    """Add the verb below `tessera model`."""
     parser = model_verbs.add_parser(
         "load", help="place a model on the servers and make it current", description=__doc__
     )

@@ -13,6 +13,7 @@ from placement.operation import LoadResult, load_model
 from placement.plan import slot_bytes
 from placement.records import PackageRef
 from placement.store import Store
+from placement.traffic import check_label
 from tessera.errors import InvalidArgumentError, NotFoundError
 from tessera.repository import Repository
 
@@ -50,8 +51,8 @@ def wanted_models(repository: Repository, selectors: Sequence[str]) -> dict[str,
     return wanted
 
 
-def parse_label(text: str, versions: Sequence[int]) -> tuple[str, int]:
-    """Parse LABEL=VERSION.
+def parse_label(text: str, versions: Sequence[int], *, place: str = "--label") -> tuple[str, int]:
+    """Parse LABEL=VERSION that stands at `place`.
 
     Raises:
         InvalidArgumentError: it is malformed, or the version is not one of `versions`.
@@ -59,8 +60,9 @@ def parse_label(text: str, versions: Sequence[int]) -> tuple[str, int]:
     label, separator, version = text.partition("=")
     if not (label and separator and version.isdecimal() and int(version) in versions):
         raise InvalidArgumentError(
-            f"--label: got {text!r}, expected LABEL=VERSION with one of the versions {list(versions)}"
+            f"{place}: got {text!r}, expected LABEL=VERSION with one of the versions {list(versions)}"
         )
+    check_label(label)
     return label, int(version)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import textwrap
 from dataclasses import asdict
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from admin.arguments import add_output, byte_size
 from admin.batch_command import add_partition_options, as_json, partition_options, plan_text
+from admin.output import encoded, show
 from admin.progress import Progress
 from admin.quiet import quiet_tensorflow
 from admin.table import render
@@ -95,7 +95,7 @@ def run_partition(options: argparse.Namespace) -> None:
                 plan, Repository(options.repository), model=options.model, version=options.version, progress=progress
             )
         digest = manifest.digest
-    if options.output == "json":
+    if options.output != "table":
         rows = [asdict(row) for row in plan.rows]
         content: dict[str, Any] = {
             "variables": rows,
@@ -105,7 +105,7 @@ def run_partition(options: argparse.Namespace) -> None:
         }
         if plan.batched is not None:
             content["batching"] = as_json(plan.batched)
-        print(json.dumps(content, indent=2))
+        print(encoded(options.output, content))
     elif digest is None:
         print(_plan_text(plan))
     else:
@@ -150,8 +150,8 @@ def run_verify(options: argparse.Namespace) -> int:
         options.saved_model, repository, options.model, options.version, samples=options.samples
     )
     same = report.max_abs_difference <= options.tolerance
-    if options.output == "json":
-        print(json.dumps(asdict(report) | {"same": same}, indent=2))
+    if options.output != "table":
+        print(encoded(options.output, asdict(report) | {"same": same}))
         return 0 if same else 1
     rows = [
         (out.signature, out.output, "yes" if out.bit_equal else "no", f"{out.max_abs_difference:.3g}")
@@ -177,8 +177,6 @@ def _verify_files(repository: Repository, options: argparse.Namespace) -> int:
             repository.verify_blob(digest, size)
             done += size
             progress(done, total)
-    if options.output == "json":
-        print(json.dumps({"digest": manifest.digest, "blobs": len(sizes), "bytes": total}))
-    else:
-        print(f"{len(sizes)} blobs with {format_bytes(total)} are whole; package digest {manifest.digest}")
+    content = {"digest": manifest.digest, "blobs": len(sizes), "bytes": total}
+    show(options, content, f"{len(sizes)} blobs with {format_bytes(total)} are whole; package digest {manifest.digest}")
     return 0

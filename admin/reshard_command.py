@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import re
+from dataclasses import replace
 from typing import Any
 
-from admin import changes, reshard_hold
+from admin import changes, request_id, reshard_hold
 from admin.arguments import add_cluster, add_output, byte_size
 from admin.change_text import operation_json, operation_text, plan_json, plan_text, status_json, status_text
+from admin.output import show
 from admin.progress import say
 from admin.staging_text import staging_line
 from placement.change_plan import ChangePlan, Move, Request
@@ -43,6 +44,7 @@ def add_to(verbs: Any) -> None:
         _add_request(parser)
         changes.add_plan_arguments(parser)
     changes.add_drive_arguments(start)
+    request_id.add_to(start)
     plan.set_defaults(run=lambda options: changes.run_verb(options, _plan))
     start.set_defaults(run=lambda options: changes.run_verb(options, _start))
 
@@ -145,6 +147,7 @@ def command_of(options: argparse.Namespace) -> str:
     parts += [f"--replicas={options.replicas}"] if options.replicas else []
     parts += ["--rebalance"] if options.rebalance else []
     parts += [f"--relayout={options.relayout}"] if options.relayout is not None else []
+    parts += [f"--wave-bytes={options.wave_bytes}"] if options.wave_bytes else []
     return f"reshard {options.model} {' '.join(parts)}"
 
 
@@ -158,8 +161,7 @@ async def _planned(options: argparse.Namespace, store: Store, keys: Keys) -> Cha
 
 async def _plan(options: argparse.Namespace, store: Store, keys: Keys) -> None:
     plan = await _planned(options, store, keys)
-    content = plan_json(options.model, plan)
-    print(json.dumps(content, indent=2) if options.output == "json" else plan_text(options.model, plan))
+    show(options, plan_json(options.model, plan), plan_text(options.model, plan))
     if plan.problems:
         raise FailedPreconditionError(
             "it would be refused: " + "; ".join(f"{check.name}: {check.problem}" for check in plan.problems)
@@ -167,19 +169,24 @@ async def _plan(options: argparse.Namespace, store: Store, keys: Keys) -> None:
 
 
 async def _start(options: argparse.Namespace, store: Store, keys: Keys) -> None:
-    await changes.carry_out(store, keys, options.model, await _planned(options, store, keys), options)
+    request_of(options)  # before anything is read
+    if not await request_id.join(options, store, keys, options.model, command_of(options)):
+        await changes.carry_out(store, keys, options.model, await _planned(options, store, keys), options)
 
 
 async def _reverse(options: argparse.Namespace, store: Store, keys: Keys) -> None:
     _, operation = await _operation(store, keys, options.model)
-    if operation.state is not OperationState.DONE or operation.kind == "load":
+    if operation.state is not OperationState.DONE or operation.kind in ("load", "unload"):
         raise FailedPreconditionError(
             f"model {options.model}: the last operation is {operation.kind}, {operation.state.value}; only a change "
             "that is DONE can be undone (`resume` or `abort` ends one that is under way)"
         )
     before = await _document(store, keys, options.model, operation.origin_epoch)
+    if operation.origin_versions:  # their labels may not be those of the document
+        before = replace(before, versions=operation.origin_versions)
+    request = Request(back_to=before, traffic=operation.origin_traffic)
     plan = await changes.plan(
-        store, keys, Repository(options.repository), options.model, Request(back_to=before),
+        store, keys, Repository(options.repository), options.model, request,
         kind=operation.kind, command=f"reverse {operation.command or operation.kind}",
     )  # fmt: skip
     await changes.carry_out(store, keys, options.model, plan, options)
@@ -203,7 +210,7 @@ async def _operation(store: Store, keys: Keys, model: str) -> tuple[Found, Opera
 async def _status(options: argparse.Namespace, store: Store, keys: Keys) -> None:
     found, _ = await _operation(store, keys, options.model)
     content = status_json(found)
-    print(json.dumps(content, indent=2) if options.output == "json" else status_text(content))
+    show(options, content, status_text(content))
 
 
 async def _watch(options: argparse.Namespace, store: Store, keys: Keys) -> None:
@@ -253,13 +260,12 @@ async def _show(options: argparse.Namespace, store: Store, keys: Keys) -> None:
         for name, p in (("before", found.base), ("after", found.target))
         if p is not None
     }
+    lines = [
+        f"{name}: " + ", ".join(f"{server} {count} slots" for server, count in servers.items())
+        for name, servers in slots.items()
+    ]
     content = operation_json(options.model, operation) | {"slots": slots}
-    if options.output == "json":
-        print(json.dumps(content, indent=2))
-        return
-    print(operation_text(options.model, operation))
-    for name, servers in slots.items():
-        print(f"{name}: " + ", ".join(f"{server} {count} slots" for server, count in servers.items()))
+    show(options, content, "\n".join([operation_text(options.model, operation), *lines]))
 
 
 async def _list(options: argparse.Namespace, store: Store, keys: Keys) -> None:
@@ -270,10 +276,7 @@ async def _list(options: argparse.Namespace, store: Store, keys: Keys) -> None:
             operations.append((parsed.model, OperationRecord.from_bytes(entry.value, entry.key)))
         elif parsed is not None and parsed.kind is Kind.AUDIT:
             audits.append(AuditRecord.from_bytes(entry.value, entry.key))
-    if options.output == "json":
-        done = [{"operation": a.operation, "owner": a.owner, "command": a.command, "result": a.result} for a in audits]
-        print(json.dumps({"operations": [operation_json(*one) for one in operations], "audit": done}, indent=2))
-        return
-    print("\n".join(operation_text(*one) for one in operations) or "no operations")
-    for audit in audits:
-        print(f"{audit.command}: {audit.result} ({audit.owner})")
+    done = [{"operation": a.operation, "owner": a.owner, "command": a.command, "result": a.result} for a in audits]
+    lines = [operation_text(*one) for one in operations] or ["no operations"]
+    lines += [f"{audit.command}: {audit.result} ({audit.owner})" for audit in audits]
+    show(options, {"operations": [operation_json(*one) for one in operations], "audit": done}, "\n".join(lines))

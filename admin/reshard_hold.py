@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import random
 from pathlib import Path
 from typing import Any
 
 from admin import changes
 from admin.arguments import add_cluster, add_output, add_shard_tls, shard_tls
+from admin.output import show
 from admin.sampled_rows import Verdict, compare
 from placement.found import Found, Reader
 from placement.keys import Keys
@@ -106,7 +106,7 @@ async def _verify(options: argparse.Namespace, store: Store, keys: Keys) -> None
         f"model {options.model}: epoch {target.epoch}: {sum(verdict.rows.values())} rows of {len(verdict.rows)} "
         "servers are those of the repository; `tessera reshard commit` makes it current"
     )
-    print(json.dumps(content, indent=2) if options.output == "json" else text)
+    show(options, content, text)
 
 
 async def _pause(options: argparse.Namespace, store: Store, keys: Keys) -> None:

@@ -9,16 +9,19 @@ from __future__ import annotations
 import argparse
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from admin import changes
+from admin import changes, request_id
 from admin.loading import parse_label
+from admin.traffic_command import parse_shares
 from placement.change_plan import Request
 from placement.document import PackageRef, Placement
 from placement.found import Reader
 from placement.keys import Keys
-from placement.records import OperationState
+from placement.records import OperationState, TrafficRecord
 from placement.store import Store
+from placement.traffic import same_packages, served_versions
 from tessera.errors import FailedPreconditionError, InvalidArgumentError, NotFoundError
 from tessera.repository import Repository
 
@@ -33,6 +36,11 @@ def add_to(model_verbs: Any) -> None:
         "--label", action="append", default=[], metavar="LABEL=VERSION",
         help="name for a version; labels of versions that leave go to the new one (default: labels stay)",
     )  # fmt: skip
+    rollout.add_argument(
+        "--split", action="append", default=[], metavar="VERSION=PERCENT",
+        help="how requests that name no version are divided from then on, may be repeated; together 100 "
+        "(default: as now, without the versions that leave)",
+    )  # fmt: skip
     rollback = model_verbs.add_parser(
         "rollback", help="serve what the last rollout replaced", description="Undoes the last rollout."
     )
@@ -43,6 +51,7 @@ def add_to(model_verbs: Any) -> None:
     for parser, function in ((rollout, _rollout), (rollback, _rollback)):
         changes.add_plan_arguments(parser)
         changes.add_drive_arguments(parser)
+        request_id.add_to(parser)
         parser.set_defaults(run=lambda options, function=function: changes.run_verb(options, function))
 
 
@@ -76,27 +85,43 @@ def next_versions(
     )
 
 
-async def _current(store: Store, keys: Keys, model: str) -> Placement:
-    found = await Reader(store, keys, model).read()
-    if found.current_placement is None:
-        raise NotFoundError(f"model {model}: has no placement; `tessera model load` makes one")
-    return found.current_placement
-
-
 async def _rollout(options: argparse.Namespace, store: Store, keys: Keys) -> None:
-    current = await _current(store, keys, options.model)
-    repository = Repository(options.repository)
-    manifest = await asyncio.to_thread(repository.read_manifest, options.model, options.version)
-    served = sorted({*(reference.version for reference in current.versions if options.keep), options.version})
+    words = [f"rollout {options.model} {options.version}", *(["--keep"] if options.keep else [])]
+    words += [f"--label={text}" for text in options.label] + [f"--split={text}" for text in options.split]
+    command = " ".join(words)
+    traffic = parse_shares(options.split, "") if options.split else None
+    if not await request_id.join(options, store, keys, options.model, command):
+        await _roll_out(options, store, keys, traffic, command)
+
+
+async def _roll_out(
+    options: argparse.Namespace, store: Store, keys: Keys, traffic: TrafficRecord | None, command: str
+) -> None:
+    found = await Reader(store, keys, options.model).read()
+    if found.current is None or found.current_placement is None:
+        raise NotFoundError(f"model {options.model}: has no placement; `tessera model load` makes one")
+    current = served_versions(found.current, found.current_placement)
+    if traffic is not None:
+        traffic = replace(traffic, sticky_header=found.current.traffic.sticky_header)
+    manifest = await asyncio.to_thread(Repository(options.repository).read_manifest, options.model, options.version)
+    served = sorted({*(reference.version for reference in current if options.keep), options.version})
     labels = dict(parse_label(text, served) for text in options.label)
-    versions = next_versions(current.versions, options.version, manifest.digest, keep=options.keep, labels=labels)
-    await _change(options, store, keys, Request(versions=versions), f"rollout {options.model} {options.version}")
+    versions = next_versions(current, options.version, manifest.digest, keep=options.keep, labels=labels)
+    if same_packages(versions, current) and (labels or traffic is not None):
+        raise FailedPreconditionError(
+            f"model {options.model}: serves these versions already; `tessera model label` and `tessera model split` "
+            "change who gets its requests"
+        )
+    await _change(options, store, keys, Request(versions=versions, traffic=traffic), command)
 
 
 async def _rollback(options: argparse.Namespace, store: Store, keys: Keys) -> None:
+    command = f"rollback {options.model}" + (f" {options.version}" if options.version is not None else "")
+    if await request_id.join(options, store, keys, options.model, command):
+        return
     if options.version is not None:
         options.keep, options.label = False, []
-        await _rollout(options, store, keys)
+        await _roll_out(options, store, keys, None, command)
         return
     found = await Reader(store, keys, options.model).read()
     operation = found.operation
@@ -104,12 +129,14 @@ async def _rollback(options: argparse.Namespace, store: Store, keys: Keys) -> No
         raise FailedPreconditionError(
             f"model {options.model}: the last change is no finished rollout; say which VERSION to go back to"
         )
-    key = keys.placement(options.model, operation.origin_epoch)
-    entry = await store.get(key)
-    if entry is None:
-        raise NotFoundError(f"{key}: the placement is no longer there; say which VERSION to go back to")
-    versions = Placement.from_bytes(entry.value, entry.key).versions
-    await _change(options, store, keys, Request(versions=versions), f"rollback {options.model}")
+    request = Request(versions=operation.origin_versions, traffic=operation.origin_traffic)
+    if not operation.origin_versions:  # an older release wrote it
+        key = keys.placement(options.model, operation.origin_epoch)
+        entry = await store.get(key)
+        if entry is None:
+            raise NotFoundError(f"{key}: the placement is no longer there; say which VERSION to go back to")
+        request = Request(versions=Placement.from_bytes(entry.value, entry.key).versions)
+    await _change(options, store, keys, request, command)
 
 
 async def _change(options: argparse.Namespace, store: Store, keys: Keys, request: Request, command: str) -> None:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from admin.arguments import add_cluster, add_output
 from admin.discovery import running_cluster
+from admin.output import show
 from admin.progress import say
 from admin.router_stats import Answer, RouterTls, ask_for_window, summarise
 from admin.status_text import as_text
@@ -63,7 +63,7 @@ def run(options: argparse.Namespace) -> None:
     if bool(options.router_cert) != bool(options.router_key):
         raise InvalidArgumentError("--router-cert and --router-key: expected both or none")
     content = asyncio.run(_read(options))
-    print(json.dumps(content, indent=2) if options.output == "json" else as_text(content))
+    show(options, content, as_text(content))
 
 
 async def _read(options: argparse.Namespace) -> dict[str, Any]:

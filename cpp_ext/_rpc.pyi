@@ -158,6 +158,13 @@ class Route:
 
     def capsule(self) -> Capsule:
         """Return a `TESSERA_ROUTE_CAPSULE` that keeps the route alive."""
+    def trace(self) -> dict[str, Any]:
+        """Return `lookups`, the first 1,000 over a route made with `trace`, and `dropped`, the sub-requests that were not kept (over 10,000).
+
+        A lookup has rows (distinct ones), repeats (ids that asked for a row again), started_ns, ended_ns (of
+        CLOCK_MONOTONIC; 0: it runs), code, message and `sub_requests`: what was asked of one server, with server_id,
+        address, cause ("first", "retry", "hedge"), table_rows (table → rows), ids_bytes, rows_bytes, and times and code likewise.
+        """
 
 class Fanout:
     """The client of the shard servers: channels, retries, statistics."""
@@ -191,8 +198,12 @@ class Fanout:
         targets: Sequence[Target],
         slots: Sequence[Sequence[int]],
         tables: Sequence[RoutedTable],
+        trace: bool = False,
     ) -> Route:
-        """Build a route: `slots[s]` are positions in `targets`, best first. Channels to equal addresses are shared with earlier routes."""
+        """Build a route: `slots[s]` are positions in `targets`, best first. Channels to equal addresses are shared with earlier routes.
+
+        With `trace` the route keeps what lookups over it do, for `Route.trace`: not for routes that serve clients.
+        """
     def capsule(self) -> Capsule:
         """Return the `TESSERA_FANOUT_CAPSULE` of this process (one table for every Fanout)."""
     def stats(self) -> dict[str, Any]:

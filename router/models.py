@@ -29,8 +29,9 @@ from router.packages import (
     make_route,
     native_versions,
 )
+from router.traced import Traced, trace_packages
 from router.traffic import Traffic, all_labels, clustered_configs
-from tessera.errors import ResourceExhaustedError, TesseraError
+from tessera.errors import NotFoundError, ResourceExhaustedError, TesseraError
 from tessera.repository import Repository
 
 _log = logging.getLogger("router.models")
@@ -172,6 +173,22 @@ class Models:
         """Return model → oldest epoch of a route that a request may still hold."""
         epochs: Mapping[str, int] = self.fanout.stats()["oldest_epochs"]
         return epochs
+
+    def traced(self, model: str) -> Traced:
+        """Return what serves `model`, over routes that keep what lookups do; any thread may ask.
+
+        Raises:
+            NotFoundError: nothing does.
+        """
+        split = {name: one for name, one in self.traffic.splits().items() if name == model}
+        labels = {name: one for name, one in self._labels().items() if name == model}
+        if (plain := self._plain.get(model)) is not None:
+            versions = [RoutedVersion(number, graph) for number, graph in plain.graphs.items()]
+            return Traced(0, native_versions(versions, labels.get(model, {}), ()), split, labels)
+        if (served := self._served.get(model)) is None:
+            raise NotFoundError(f"Servable not found for request: Latest({model})")
+        packages = [(one, self._packages[one.digest]) for one in served.placement.versions]
+        return trace_packages(self.fanout, served.placement, served.addresses, packages, split, labels)
 
     def told_placements(self) -> Mapping[str, bytes]:
         """Return model → the newest placement document that a shard server sent with a refusal."""

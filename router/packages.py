@@ -71,9 +71,23 @@ def make_route(
     fanout: _rpc.Fanout, placement: Placement, reference: PackageRef, manifest: Manifest, addresses: tuple[str, ...]
 ) -> _graph.Capsule | None:
     """Return where the package's tables are, or None when it has none."""
+    route = open_route(fanout, placement, reference, manifest, addresses)
+    return route.capsule() if route is not None else None
+
+
+def open_route(
+    fanout: _rpc.Fanout,
+    placement: Placement,
+    reference: PackageRef,
+    manifest: Manifest,
+    addresses: tuple[str, ...],
+    *,
+    trace: bool = False,
+) -> _rpc.Route | None:
+    """As `make_route`; with `trace` the route keeps what lookups do."""
     if not manifest.tables:
         return None
-    route = fanout.route(
+    return fanout.route(
         model=placement.model,
         version=reference.version,
         epoch=placement.epoch,
@@ -87,8 +101,8 @@ def make_route(
             _rpc.RoutedTable(name=table.name, rows=table.rows, row_bytes=table.row_bytes, buckets=table.buckets)
             for table in manifest.tables
         ],
+        trace=trace,
     )
-    return route.capsule()
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from router.batch_policies import BatchPolicies, PolicySource, policy_source
 from router.cluster import ClusterMember
 from router.config_watch import ConfigWatch
 from router.configured import configured_models
+from router.explain_service import ExplainService
 from router.health_service import HealthService
 from router.model_service import ModelService
 from router.models import Models
@@ -127,6 +128,7 @@ class Router:
             models=service,
             reload=ReloadService(weakref.proxy(self.lifecycle), settings.reload_timeout_s),
             status=StatusService(lambda: statistics.read(), _BUILD).get_status,
+            explain=ExplainService(lambda model: weak_models.traced(model), _graph.Predictor).explain,
             health=self._health,
         )
         self._profiler = register_for_tools(

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from cpp_ext import _graph, _rpc
 from router import reflection_service
+from router.explain_service import EXPLAIN
 from router.health_service import HealthService
 from router.model_service import GET_MODEL_METADATA, GET_MODEL_STATUS, ModelService
 from router.profiler_service import MONITOR, PROFILE, TERMINATE, ProfilerService
@@ -43,15 +44,17 @@ def register(
     models: ModelService,
     reload: ReloadService,
     status: Callable[[bytes], bytes],
+    explain: Callable[[bytes], bytes],
     health: HealthService,
 ) -> None:
-    """Give `server`, which is not started yet, all methods. `status` answers Tessera's own GetStatus."""
+    """Give `server`, which is not started yet, all methods. `status` and `explain` answer Tessera's own."""
     for method in METHODS:
         server.serve_native(PREDICTION_SERVICE + method, predictor.handler(method))
     server.serve_python(GET_MODEL_STATUS, models.get_model_status)
     server.serve_python(GET_MODEL_METADATA, models.get_model_metadata)
     server.serve_python(RELOAD_CONFIG, reload.handle_reload_config_request, own_thread=True)
     server.serve_python(GET_STATUS, status)
+    server.serve_python(EXPLAIN, explain, own_thread=True)  # it waits for the answer
     server.serve_health(health.native)
 
 

@@ -14,6 +14,7 @@
 #include "cpp_ext/python/bind_rpc.h"
 #include "cpp_ext/python/status_caster.h"
 #include "cpp_ext/rpc/fanout.h"
+#include "cpp_ext/rpc/lookup_trace.h"
 #include "cpp_ext/table/table_store.h"
 
 namespace py = pybind11;
@@ -30,9 +31,50 @@ std::shared_ptr<Pollers> OwnPollers(int count) {
   return pollers;
 }
 
+py::dict TracedDict(int64_t started_ns, int64_t ended_ns, const Status& status) {
+  py::dict result;
+  result["started_ns"] = started_ns;
+  result["ended_ns"] = ended_ns;
+  result["code"] = static_cast<int>(status.code());
+  result["message"] = py::reinterpret_steal<py::str>(
+      PyUnicode_DecodeUTF8(status.message().data(), static_cast<Py_ssize_t>(status.message().size()), "replace"));
+  return result;
+}
+
+py::dict TracedDict(const TracedLookup& lookup) {
+  py::dict result = TracedDict(lookup.started_ns, lookup.ended_ns, lookup.status);
+  result["rows"] = lookup.rows;
+  result["repeats"] = lookup.repeats;
+  py::list sub_requests;
+  for (const TracedSubRequest& sub : lookup.sub_requests) {
+    py::dict one = TracedDict(sub.started_ns, sub.ended_ns, sub.status);
+    one["server_id"] = sub.server_id;
+    one["address"] = sub.address;
+    one["cause"] = sub.cause;
+    one["table_rows"] = sub.table_rows;
+    one["ids_bytes"] = sub.ids_bytes;
+    one["rows_bytes"] = sub.rows_bytes;
+    sub_requests.append(one);
+  }
+  result["sub_requests"] = sub_requests;
+  return result;
+}
+
 class PyRoute {
  public:
-  explicit PyRoute(Ref<TesseraRoute> route) : route_(std::move(route)) {}
+  PyRoute(Ref<TesseraRoute> route, std::shared_ptr<LookupTrace> trace)
+      : route_(std::move(route)), trace_(std::move(trace)) {}
+
+  py::dict Trace() const {
+    py::dict result;
+    py::list lookups;
+    if (trace_ != nullptr) {
+      for (const TracedLookup& lookup : trace_->lookups()) lookups.append(TracedDict(lookup));
+    }
+    result["lookups"] = lookups;
+    result["dropped"] = trace_ != nullptr ? trace_->dropped() : 0;
+    return result;
+  }
 
   py::capsule MakeCapsule() const {
     Ref<TesseraRoute> reference = route_;
@@ -43,6 +85,7 @@ class PyRoute {
 
  private:
   const Ref<TesseraRoute> route_;
+  const std::shared_ptr<LookupTrace> trace_;
 };
 
 class PyFanout {
@@ -66,7 +109,8 @@ class PyFanout {
 
   std::unique_ptr<PyRoute> MakeRoute(std::string model, int64_t version, uint64_t epoch,
                                      const py::bytes& package_digest, const std::vector<TargetSpec>& targets,
-                                     std::vector<std::vector<uint32_t>> slots, const std::vector<TableSpec>& tables) {
+                                     std::vector<std::vector<uint32_t>> slots, const std::vector<TableSpec>& tables,
+                                     bool trace) {
     RouteSpec spec;
     spec.model = std::move(model);
     spec.version = version;
@@ -75,6 +119,8 @@ class PyFanout {
     spec.targets = targets;
     spec.slots = std::move(slots);
     spec.tables = tables;
+    if (trace) spec.trace = std::make_shared<LookupTrace>();
+    const std::shared_ptr<LookupTrace> kept = spec.trace;
     Ref<TesseraRoute> route;
     Status status;
     {
@@ -82,7 +128,7 @@ class PyFanout {
       status = fanout_->MakeRoute(std::move(spec), &route);
     }
     Check(status);
-    return std::make_unique<PyRoute>(std::move(route));
+    return std::make_unique<PyRoute>(std::move(route), kept);
   }
 
   py::dict Stats() const {
@@ -158,7 +204,7 @@ void BindFanout(py::module_& module) {
            }),
            py::kw_only(), py::arg("name"), py::arg("rows"), py::arg("row_bytes"), py::arg("buckets"));
 
-  py::class_<PyRoute>(module, "Route").def("capsule", &PyRoute::MakeCapsule);
+  py::class_<PyRoute>(module, "Route").def("capsule", &PyRoute::MakeCapsule).def("trace", &PyRoute::Trace);
 
   py::class_<PyFanout>(module, "Fanout")
       .def(py::init([](const py::object& server, double retry_delay_s, uint32_t retry_budget_tokens,
@@ -183,7 +229,7 @@ void BindFanout(py::module_& module) {
            py::arg("tls_certificate_file") = "", py::arg("tls_private_key_file") = "", py::arg("tls_poll_s") = 0.0,
            py::keep_alive<1, 2>())
       .def("route", &PyFanout::MakeRoute, py::kw_only(), py::arg("model"), py::arg("version"), py::arg("epoch"),
-           py::arg("package_digest"), py::arg("targets"), py::arg("slots"), py::arg("tables"))
+           py::arg("package_digest"), py::arg("targets"), py::arg("slots"), py::arg("tables"), py::arg("trace") = false)
       .def("capsule",
            [](const PyFanout&) {
              return py::capsule(const_cast<TesseraFanoutApi*>(FanoutApi()), TESSERA_FANOUT_CAPSULE);

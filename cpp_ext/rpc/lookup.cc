@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "cpp_ext/rpc/fanout.h"
+#include "cpp_ext/rpc/lookup_trace.h"
 #include "cpp_ext/rpc/replica_choice.h"
 #include "cpp_ext/rpc/send_queue.h"
 
@@ -26,6 +27,7 @@ TesseraLookup* TesseraLookup::Start(TesseraRoute* route, const TesseraGather* ga
   tessera::Fanout& fanout = lookup->fanout_;
   fanout.lookups_.fetch_add(1, std::memory_order_relaxed);
   const int64_t now_ns = fanout.now_ns_();
+  if (route->trace() != nullptr) lookup->traced_ = route->trace()->Begin(now_ns);
   Status status = tessera::CollectRows(*route, gathers, gathers_count, &lookup->rows_, &lookup->repeats_);
   if (status.ok() && now_ns >= deadline_ns) {
     status = Status(Code::kDeadlineExceeded, "the deadline passed before the lookup of " +
@@ -224,6 +226,7 @@ void TesseraLookup::OnAnswer(SubRequest* sub, Status status, const uint8_t* rows
   std::unique_lock<std::mutex> lock(mu_);
   assert(!sub->settled);
   sub->settled = true;
+  if (route_->trace() != nullptr) TraceAnswer(*sub, status);
   if (status.ok()) fanout_.budget_.OnSuccess();
   if (!decided_) {
     if (status.ok()) {
@@ -273,5 +276,6 @@ void TesseraLookup::Report() {
   } else {
     fanout_.failures_.fetch_add(1, std::memory_order_relaxed);
   }
+  if (route_->trace() != nullptr) TraceEnd();
   done_(arg_, static_cast<int>(outcome_.code()), outcome_.message().data(), outcome_.message().size());
 }

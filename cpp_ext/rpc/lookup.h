@@ -92,6 +92,9 @@ struct TesseraLookup final : public tessera::TimerEntry {
   void TakeRows(SubRequest* sub, const uint8_t* from, std::unique_lock<std::mutex>* lock);
   void TakeFailure(SubRequest* sub, tessera::Status status, bool final, int64_t now_ns, SubRequests* sends);
   void Report();
+  // REQUIRES: the route has a trace.
+  void TraceAnswer(const SubRequest& sub, const tessera::Status& status) const;
+  void TraceEnd() const;
 
   void NoteFailure(size_t target, const tessera::Status& status);
   tessera::Status NoServerLeft(const tessera::LookupRow& row, const char* reason) const;
@@ -104,6 +107,7 @@ struct TesseraLookup final : public tessera::TimerEntry {
   const int64_t deadline_ns_;
   const TesseraLookupDone done_;
   void* const arg_;
+  size_t traced_ = 0;                   // its number in the route's trace, if there is one
   DeadlineEntry deadline_entry_{this};  // what is in it belongs to the timer
 
   // Constant once Start has collected them, but for the fields of a row that say otherwise.

@@ -98,6 +98,7 @@ TesseraRoute::TesseraRoute(const tessera::RouteSpec& spec, tessera::BucketSlots 
       epoch_(spec.epoch),
       package_digest_(spec.package_digest),
       fanout_(std::move(fanout)),
+      trace_(spec.trace),
       targets_(peers.size()) {
   for (size_t i = 0; i < spec.tables.size(); ++i) {
     Table table;

@@ -20,6 +20,7 @@
 namespace tessera {
 
 class Fanout;
+class LookupTrace;
 class SendQueue;
 class TableStore;
 
@@ -47,6 +48,8 @@ struct RouteSpec {
   // Per slot: positions in `targets`, best first. Only a slot that no bucket falls into may be empty.
   std::vector<std::vector<uint32_t>> slots;
   std::vector<TableSpec> tables;  // in the order of the package's manifest
+  // Is told what lookups do. May be null.
+  std::shared_ptr<LookupTrace> trace;
 };
 
 // Replicas that a lookup can keep track of.
@@ -109,6 +112,8 @@ struct TesseraRoute {
   }
   // Whether any slot has a replica to go to.
   bool replicated() const { return replicated_; }
+  // Null in routes that serve clients.
+  tessera::LookupTrace* trace() const { return trace_.get(); }
 
  private:
   ~TesseraRoute();
@@ -122,6 +127,7 @@ struct TesseraRoute {
   const uint64_t epoch_;
   const std::string package_digest_;
   const std::shared_ptr<tessera::Fanout> fanout_;  // owns what a lookup needs beside the route
+  const std::shared_ptr<tessera::LookupTrace> trace_;
   std::vector<Table> tables_;
   std::vector<Target> targets_;
   std::vector<uint16_t> slot_targets_;

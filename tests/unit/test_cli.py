@@ -64,7 +64,7 @@ def test_bugs_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
         ("", "the following arguments are required: VERB"),
         ("stats", "invalid choice: 'stats'"),
         ("status --colour", "unrecognized arguments: --colour"),
-        ("status -o yaml", "invalid choice: 'yaml'"),
+        ("status -o xml", "invalid choice: 'xml'"),
         ("status --etc x", "unrecognized arguments: --etc"),
         ("partition m --repository r --model x --max-shard-bytes 3MB/s", "--max-shard-bytes: got '3MB/s'"),
         ("up --repository r --port x", "argument --port: invalid int value: 'x'"),

@@ -44,6 +44,16 @@ VERBS = (
     "k8s render",
     "k8s job",
     "k8s allow-scale",
+    "server add",
+    "model unload",
+    "model label",
+    "model split",
+    "placement",
+    "placement show",
+    "placement diff",
+    "placement history",
+    "audit",
+    "explain",
 )
 
 pytestmark = pytest.mark.skipif(
