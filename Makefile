@@ -11,10 +11,11 @@ SYSTEM_PACKAGES := g++ python3-venv python3-dev libgrpc++-dev libssl-dev libre2-
 PYTHON_SOURCES := tessera protos placement partition batching cpp_ext router shard_server admin bench examples tests
 CPP_SOURCES = $(shell git ls-files -co --exclude-standard '*.cc' '*.h')
 JOBS ?= $(shell nproc)
-CMAKE_FLAGS = -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) -DPython_EXECUTABLE=$(abspath $(BIN)/python)
+CMAKE_FLAGS = -G Ninja -DCMAKE_CXX_COMPILER=g++ -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) -DPython_EXECUTABLE=$(abspath $(BIN)/python)
 CMAKE := $(BIN)/cmake
 CTEST := $(BIN)/ctest
-# The C++ tests build what the modules are built of: the same objects, compiled once. `=`: ccache may come with `system`.
+# The C++ tests build what the modules are built of: the same objects, compiled once, since compiler and flags are the
+# same. `=`: ccache may come with `system`.
 export CMAKE_CXX_COMPILER_LAUNCHER = $(shell command -v ccache)
 export CCACHE_DIR ?= $(abspath build/ccache)
 export CCACHE_BASEDIR ?= $(CURDIR)

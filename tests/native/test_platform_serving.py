@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,12 @@ import pytest
 from cpp_ext import _graph
 from router.platforms import LoadOptions
 from router.platforms.onnx import OnnxPlatform
+from support import example_models
 from support.onnx_models import save_linear
 from support.rpc_calls import MakeServer
 from support.serving import predict, predict_request
 from support.small_models import half_plus
-from tessera.errors import DeadlineExceededError
+from tessera.errors import DeadlineExceededError, InvalidArgumentError
 
 pytestmark = pytest.mark.native
 
@@ -113,3 +114,18 @@ def test_a_client_that_has_gone_away_is_not_computed_for(
     np.testing.assert_array_equal(answer["y"], [3.0])
     assert slow.calls == 2
     assert predictor.stats()["in_flight"] == 0
+
+
+@pytest.mark.parametrize(
+    ("request_", "method", "message"),
+    [
+        (example_models.classification, "Classify", "No classification inputs found in SignatureDef"),
+        (example_models.regression, "Regress", "No signature was found with the name: regress"),
+    ],
+)
+@pytest.mark.parametrize("model", ["onnx", "slow"])
+def test_what_only_examples_can_ask_is_refused(
+    predictor: _graph.Predictor, model: str, request_: Callable[..., Any], method: str, message: str
+) -> None:
+    with pytest.raises(InvalidArgumentError, match=message):
+        predictor.call(method, request_(0.5, model=model).SerializeToString(), timeout_s=10)
