@@ -55,8 +55,7 @@ build: $(VENV)/.deps ## build the native core and install the checkout (editable
 
 .PHONY: test
 test: setup test-cpp ## all tests: C++, unit, native, integration
-	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile tests/unit tests/native
-	$(BIN)/python -m pytest -q tests/integration
+	$(BIN)/python -m pytest -q
 	@# A process has one fan-out for all its graphs; these tests put a fake one in its place.
 	$(BIN)/python -m pytest -q tests/alone
 

@@ -5,34 +5,31 @@
 #include "cpp_ext/rpc/lookup.h"
 
 namespace tessera {
-namespace {
 
-Status CheckOptions(const FanoutOptions& options) {
-  if (options.retry_delay_ns <= 0) {
+Status FanoutOptions::Check() const {
+  if (retry_delay_ns <= 0) {
     return Status(Code::kInvalidArgument,
-                  "fan-out: retry_delay is " + std::to_string(options.retry_delay_ns) + " ns, expected more than 0");
+                  "fan-out: retry_delay is " + std::to_string(retry_delay_ns) + " ns, expected more than 0");
   }
-  if (options.retry_budget_tokens == 0) {
+  if (retry_budget_tokens == 0) {
     return Status(Code::kInvalidArgument, "fan-out: retry_budget_tokens is 0, expected more than 0");
   }
-  if (options.max_message_bytes == 0 || options.max_message_bytes > INT32_MAX) {
-    return Status(Code::kInvalidArgument, "fan-out: max_message_bytes is " + std::to_string(options.max_message_bytes) +
-                                              ", expected 1 to 2147483647");
+  if (max_message_bytes == 0 || max_message_bytes > INT32_MAX) {
+    return Status(Code::kInvalidArgument,
+                  "fan-out: max_message_bytes is " + std::to_string(max_message_bytes) + ", expected 1 to 2147483647");
   }
-  if (options.tls_certificate_file.empty() != options.tls_private_key_file.empty()) {
+  if (tls_certificate_file.empty() != tls_private_key_file.empty()) {
     return Status(Code::kInvalidArgument,
                   "fan-out: tls_certificate_file and tls_private_key_file must be given together");
   }
-  if (!options.tls_certificate_file.empty() && options.tls_root_ca_file.empty()) {
+  if (!tls_certificate_file.empty() && tls_root_ca_file.empty()) {
     return Status(Code::kInvalidArgument, "fan-out: tls_certificate_file needs tls_root_ca_file, which is empty");
   }
   return Status();
 }
 
-}  // namespace
-
 Status Fanout::Create(FanoutParts parts, FanoutOptions options, std::shared_ptr<Fanout>* fanout) {
-  if (Status status = CheckOptions(options); !status.ok()) return status;
+  if (Status status = options.Check(); !status.ok()) return status;
   fanout->reset(new Fanout(std::move(parts), std::move(options)));
   return Status();
 }

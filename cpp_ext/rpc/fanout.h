@@ -48,6 +48,9 @@ struct FanoutOptions {
   std::string tls_certificate_file;
   std::string tls_private_key_file;
   double tls_poll_s = 0;
+
+  // INVALID_ARGUMENT names what cannot be.
+  Status Check() const;
 };
 
 // What a fan-out is made of. Tests give their own.

@@ -33,6 +33,7 @@ std::shared_ptr<grpc::ChannelCredentials> CredentialsOf(const FanoutOptions& opt
 }  // namespace
 
 Status Fanout::Create(std::shared_ptr<Pollers> pollers, FanoutOptions options, std::shared_ptr<Fanout>* fanout) {
+  if (Status status = options.Check(); !status.ok()) return status;  // gRPC ends the process over half a key pair
   GrpcTransportOptions transport;
   transport.max_message_bytes = options.max_message_bytes;
   transport.credentials =
