@@ -7,14 +7,15 @@ import pytest
 from admin.router_stats import to_json
 from batching.policy_file import Policy
 from protos import router_pb2
+from router.explain_service import EXPLAIN
 from router.status_service import GET_STATUS, StatusService, to_message
 from support.router_statistics import region_stats, router_statistics
 from tessera.errors import InvalidArgumentError
 
 
-def test_the_method_is_the_one_of_the_proto() -> None:
+def test_the_methods_are_those_of_the_proto() -> None:
     service = router_pb2.DESCRIPTOR.services_by_name["RouterService"]
-    assert [f"/{service.full_name}/{method.name}" for method in service.methods] == [GET_STATUS]
+    assert [f"/{service.full_name}/{method.name}" for method in service.methods] == [GET_STATUS, EXPLAIN]
 
 
 def test_messages_have_the_fields_of_what_they_carry() -> None:
