@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -28,6 +28,7 @@ from tessera.process import started_before
 from tessera.repository import Repository
 
 _NO_ETCD = ("in-memory",)
+_SIGNAL_POLL_S = 0.5
 
 
 class InProcessCluster:
@@ -111,6 +112,8 @@ class InProcessCluster:
         """
         self._thread.start()
         try:
+            while not self._started.done():  # a signal may wake another thread of the native core than this one
+                wait([self._started], timeout=_SIGNAL_POLL_S)
             self.address, self.metrics_address = self._started.result()
             wait_until_available(self.address, self._models, timeout_s=60.0)
         except BaseException:

@@ -19,6 +19,8 @@ from tessera.errors import AlreadyExistsError, InvalidArgumentError, Unavailable
 from tessera.repository import Repository
 from tessera.telemetry import set_up_logging
 
+_SIGNAL_POLL_S = 0.5
+
 
 def add_to(verbs: Any) -> None:
     """Add the verb to the command line."""
@@ -201,7 +203,8 @@ def _run_in_process(options: argparse.Namespace, models: dict[str, list[int]], s
     try:
         with cluster:
             tell_that_it_serves(cluster.describe(), options)
-            stop.wait()
+            while not stop.wait(_SIGNAL_POLL_S):  # a signal may wake a thread of the native core instead of this one
+                pass
     finally:
         withdraw(options.cluster)
 
