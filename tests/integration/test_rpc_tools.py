@@ -68,7 +68,7 @@ def test_every_service_is_listed_and_described(half_server: ModelServer) -> None
             "Predict",
             "Regress",
         ],
-        "tessera.router.v1.RouterService": ["GetStatus"],
+        "tessera.router.v1.RouterService": ["Explain", "GetStatus"],
     }
 
 
