@@ -88,7 +88,7 @@ def test_a_package_that_routers_cannot_load_never_becomes_current(
     graph.write_bytes(b"no graph")
     package = [f"--repository={broken}", "--yes", *flags(cluster)]
     with _load(cluster, small_model) as load:
-        done = run(["model", "rollout", MODEL, "2", "--timeout-s=5", *package])
+        done = run(["model", "rollout", MODEL, "2", "--timeout-s=12", *package])
         assert done.returncode == 5, done.stderr
         assert "1 routers to load epoch 2" in done.stderr
         given_up = run(["reshard", "abort", MODEL, "--yes", *flags(cluster)])
