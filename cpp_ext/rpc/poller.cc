@@ -2,8 +2,6 @@
 
 #include <pthread.h>
 #include <sched.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 #include <utility>
 
@@ -19,28 +17,6 @@ thread_local std::atomic<int64_t>* this_threads_awaited = nullptr;
 
 // Events of one burst: a bound for what waits for its end.
 constexpr int kMaxBurst = 64;
-
-// As the kernel takes it, of the size that all of them know.
-struct SchedulingAttributes {
-  uint32_t size = sizeof(SchedulingAttributes);
-  uint32_t policy = 0;
-  uint64_t flags = 0;
-  int32_t nice = 0;
-  uint32_t priority = 0;
-  uint64_t runtime_ns = 0, deadline_ns = 0, period_ns = 0;
-};
-
-// Asks the kernel for short slices. Since Linux 6.12 a thread that wakes takes the core at once from those with longer
-// ones, where it else waits until their slice of 3 ms is over, whatever their priority. Older kernels ignore it; where
-// it is refused, all stays as it was.
-void PreferPromptness() {
-  constexpr uint64_t kSliceNs = 100'000;  // the shortest there is
-  SchedulingAttributes attributes;
-  if (syscall(SYS_sched_getattr, 0, &attributes, sizeof(attributes), 0) != 0 || attributes.policy != SCHED_OTHER)
-    return;
-  attributes.runtime_ns = kSliceNs;
-  syscall(SYS_sched_setattr, 0, &attributes, 0);
-}
 
 }  // namespace
 
@@ -87,7 +63,6 @@ grpc::CompletionQueue* Pollers::BeginAwaiting() {
 void Pollers::EndAwaiting() { this_threads_awaited->fetch_sub(1, std::memory_order_relaxed); }
 
 void Pollers::Poll(Lane* lane) {
-  PreferPromptness();
   this_threads_pollers = this;
   this_threads_queue = lane->queue.get();
   this_threads_awaited = &lane->awaited;

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -26,8 +25,8 @@ from tessera.repository import Repository
 
 pytestmark = pytest.mark.integration
 
-SCHEME = "file://" if find_spec("fsspec") is not None else ""
-"""The servers take the repository for an object store where the library for these is installed."""
+SCHEME = "file://"
+"""With a scheme the servers take the repository for an object store."""
 
 
 def _blobs(directory: Path) -> dict[str, int]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,6 @@ from tessera.repository import Repository
 
 pytestmark = pytest.mark.native
 
-NEEDS_FSSPEC = pytest.mark.skipif(find_spec("fsspec") is None, reason="fsspec is not installed")
 CONTENT = bytes(range(256)) * 41
 DIGEST = digest_of(CONTENT)
 CHUNK = 4096
@@ -155,7 +153,7 @@ def test_a_limit_is_kept_by_the_giving_side(tmp_path: Path) -> None:
     assert time.monotonic() - began_s >= 2 * CHUNK / 20_000
 
 
-@pytest.mark.parametrize("kind", ["mounted", pytest.param("object store", marks=NEEDS_FSSPEC)])
+@pytest.mark.parametrize("kind", ["mounted", "object store"])
 def test_a_repository_gives_manifests_and_blobs_wherever_it_is(tmp_path: Path, kind: str) -> None:
     manifest = write_package(tmp_path, "ranker", 3, {"users": [CONTENT, b"x" * len(CONTENT), CONTENT]})
     origin = open_origin(str(tmp_path) if kind == "mounted" else f"file://{tmp_path}")
@@ -186,7 +184,6 @@ def test_a_link_out_of_a_mounted_repository_is_not_followed(tmp_path: Path) -> N
         open_origin(str(root)).read(DIGEST, 0, 10)
 
 
-@NEEDS_FSSPEC
 def test_urls_are_told_from_directories_and_unknown_kinds_are_named() -> None:
     assert [is_url(text) for text in ("s3://b/m", "memory://x", "/models", "models", "C:/x")] == [True, True, False] + [
         False
@@ -195,7 +192,6 @@ def test_urls_are_told_from_directories_and_unknown_kinds_are_named() -> None:
         open_origin("nothing://x")
 
 
-@NEEDS_FSSPEC
 def test_an_object_store_that_fails_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
     origin = ObjectStore("memory://models")
 
