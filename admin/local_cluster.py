@@ -112,12 +112,22 @@ class LocalCluster:
 
     def start_router(self) -> None:
         """Start the router and wait until it listens."""
-        command = ["router", f"--listen={self.router_listen}", f"--state-dir={self.directory}", *self.router_arguments]
-        child = self._start("router", command, self.router_cpus)
-        ready_file = self._ready_file("router")
+        self.router_address, self.metrics_address = self._start_router("router", self.directory)
+
+    def add_router(self, name: str) -> str:
+        """Start a further router beside `router`, wait until it listens, and return its address."""
+        state_dir = self.directory / f"{name}.state"
+        state_dir.mkdir(exist_ok=True)
+        return self._start_router(name, state_dir)[0]
+
+    def _start_router(self, name: str, state_dir: Path) -> tuple[str, str]:
+        """Start a router; return its address and that of its metrics."""
+        command = ["router", f"--listen={self.router_listen}", f"--state-dir={state_dir}", *self.router_arguments]
+        child = self._start(name, command, self.router_cpus)
+        ready_file = self._ready_file(name)
         wait_until("the router listens", ready_file.exists, (child,), START_TIMEOUT_S)
         ready = json.loads(ready_file.read_text("utf-8"))
-        self.router_address, self.metrics_address = ready["address"], ready["metrics"]
+        return ready["address"], ready["metrics"]
 
     def _start(self, name: str, command: Sequence[str], cpus: frozenset[int], repository: str = "") -> Child:
         ready_file = self._ready_file(name)

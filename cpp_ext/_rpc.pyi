@@ -3,7 +3,7 @@
 Everything here releases the GIL while it waits, may be called from any thread, and raises `tessera.errors`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any
 
 __version__: str
@@ -207,8 +207,13 @@ class Fanout:
     def capsule(self) -> Capsule:
         """Return the `TESSERA_FANOUT_CAPSULE` of this process (one table for every Fanout)."""
     def stats(self) -> dict[str, Any]:
-        """Return: lookups, subrequests (what lookups asked of one server each), rpcs (that carried them; subrequests / rpcs is the mean number of members), merged (sub-requests that shared an RPC), retries, hedges, failures, newest_epochs, oldest_epochs (model → oldest epoch of a living route; requests keep theirs alive), and `servers`: id → {subrequests, rpcs, failures, in_flight, suspect}."""
+        """Return: lookups, subrequests (what lookups asked of one server each), rpcs (that carried them; subrequests / rpcs is the mean number of members), merged (sub-requests that shared an RPC), retries, hedges, failures, newest_epochs, oldest_epochs (model → oldest epoch of a living route; requests keep theirs alive), ejections (servers found to do much worse than the others), and `servers`: id → {subrequests, rpcs, failures, in_flight, suspect, ejected, avoided, ejections}."""
     def newest_placements(self) -> dict[str, bytes]:
         """Return model → the newest placement document that a refusal carried, of those newer than the refused request's epoch."""
+    @property
+    def placements_told(self) -> int:
+        """How often what `newest_placements` returns has changed."""
+    def avoid(self, server_ids: Set[str]) -> None:
+        """From now on ask these servers only for rows that no other server that is well holds."""
     def stop(self) -> None:
         """Cancel what runs and join own threads. REQUIRED: before the server's `stop`."""

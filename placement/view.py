@@ -42,12 +42,14 @@ class ViewStatus:
         last_contact_age_s: seconds since the store was last heard of; None if it never was.
         relists: reason → how many full listings were made for it.
         problems: how many problems appeared since start (`ClusterSnapshot.problems` has those of now).
+        connected_for_s: seconds since when it was always connected; None while it is not.
     """
 
     connected: bool
     last_contact_age_s: float | None
     relists: Mapping[str, int]
     problems: int
+    connected_for_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,7 @@ class ClusterView:
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._connected = False
+        self._connected_s = 0.0
         self._last_contact_s: float | None = None
         self._relists: Counter[str] = Counter()
         self._problems = 0
@@ -102,8 +105,10 @@ class ClusterView:
     @property
     def status(self) -> ViewStatus:
         """How the view stands now."""
-        age_s = None if self._last_contact_s is None else self._clock.monotonic_s() - self._last_contact_s
-        return ViewStatus(self._connected, age_s, dict(self._relists), self._problems)
+        now_s = self._clock.monotonic_s()
+        age_s = None if self._last_contact_s is None else now_s - self._last_contact_s
+        for_s = now_s - self._connected_s if self._connected else None
+        return ViewStatus(self._connected, age_s, dict(self._relists), self._problems, for_s)
 
     def read(self) -> ViewReading:
         """Return what is known and how the view stands; from any thread."""
@@ -197,6 +202,7 @@ class ClusterView:
     def _heard(self) -> None:
         if not self._connected:
             _log.info("cluster %s: following the store", self._keys.cluster)
+            self._connected_s = self._clock.monotonic_s()
         self._connected = True
         self._last_contact_s = self._clock.monotonic_s()
 

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from placement.disk_cache import DiskCache
 from placement.keys import Keys
+from placement.lease_trust import Advice, LeaseTrust
 from placement.membership import Registration
 from placement.reconcile import Reconciler
 from placement.records import RouterRecord
@@ -22,6 +23,8 @@ from router.heard import POLL_S, newer_placements, with_heard
 from router.peer_refresh import PeerRefresh
 from router.pinned_epochs import EpochReporter
 from router.settings import RouterSettings
+from router.statistics import LeaseStatistics
+from tessera.clock import SystemClock
 from tessera.errors import DataLossError, DeadlineExceededError, UnavailableError
 
 _log = logging.getLogger("router.cluster")
@@ -42,6 +45,12 @@ class Served(Protocol):
     def told_placements(self) -> Mapping[str, bytes]:
         """Return model → the newest placement document that a shard server sent with a refusal."""
 
+    def placements_told(self) -> int:
+        """Return how often what `told_placements` returns has changed; cheap."""
+
+    def avoid(self, servers: frozenset[str]) -> None:
+        """From now on ask these shard servers only where no other has the rows."""
+
 
 class ClusterMember:
     """From `start` to `stop`, which may be called once each; on one event loop. Serving does not depend on etcd."""
@@ -61,6 +70,11 @@ class ClusterMember:
         self._registering: asyncio.Task[None] | None = None
         self._reconciler: Reconciler | None = None
         self._told: dict[str, bytes] = {}
+        self._times_told = 0
+        self._clock = SystemClock()
+        self._trust = LeaseTrust()
+        self._judged: ClusterSnapshot | None = None
+        self._advice = Advice()
         self._listener: asyncio.Task[None] | None = None
         self._peers: PeerRefresh | None = None
         self._problem = "the placement has not been read yet"
@@ -118,15 +132,32 @@ class ClusterMember:
         if self._view is not None:
             await self._view.stop()
 
+    @property
+    def leases(self) -> LeaseStatistics:
+        """How often leases were not believed, and for which models they are not now; from any thread."""
+        return LeaseStatistics(self._trust.panics, self._advice.panicking)
+
     async def _listen(self) -> None:
-        """Take up what servers tell of newer placements: the store may not be heard of, or be late."""
+        """Take up what servers tell of newer placements, and what records tell of servers."""
         assert self._reconciler is not None
         while True:
             await asyncio.sleep(POLL_S)
-            told = dict(self._served.told_placements())
-            if told != self._told:
-                self._told = told
+            self._judge_servers()
+            # The store may not be heard of, or be late.
+            if (times := self._served.placements_told()) != self._times_told:
+                self._times_told, self._told = times, dict(self._served.told_placements())
                 self._reconciler.again()
+
+    def _judge_servers(self) -> None:
+        assert self._view is not None
+        snapshot = self._view.snapshot
+        if snapshot is self._judged and self._advice.settled:
+            return
+        before, self._judged = self._advice, snapshot
+        self._advice = self._trust.judge(snapshot, self._clock.monotonic_s(), self._view.status.connected_for_s)
+        if self._advice.avoided != before.avoided:
+            _log.info("servers asked last: %s", ", ".join(sorted(self._advice.avoided)) or "none")
+            self._served.avoid(self._advice.avoided)
 
     def _last_snapshot(self) -> ClusterSnapshot | None:
         """Return what the last run of this router kept on disk, if it is whole."""

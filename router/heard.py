@@ -13,8 +13,8 @@ from tessera.errors import DataLossError
 
 _log = logging.getLogger("router.heard")
 
-POLL_S = 0.25
-"""How often to ask what servers told."""
+POLL_S = 0.05
+"""How often to ask whether servers told anything: requests that they refused wait for it."""
 
 
 def newer_placements(snapshot: ClusterSnapshot, documents: Mapping[str, bytes]) -> dict[str, Placement]:

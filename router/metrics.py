@@ -7,7 +7,7 @@ never from requests, so that their number is bounded.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from prometheus_client.core import Metric
@@ -16,7 +16,7 @@ from placement.view_metrics import view_metrics
 from router.metrics_batching import batching_metrics, session_metrics
 from router.metrics_models import model_metrics
 from router.metrics_requests import request_metrics, traffic_metrics
-from router.statistics import RouterStatistics
+from router.statistics import LeaseStatistics, RouterStatistics
 from tessera.metric_families import build_info, counter, gauge, readiness
 
 
@@ -36,6 +36,7 @@ class RouterCollector:
             yield from view_metrics(statistics.view)
         yield from _predictor(statistics.predictor)
         yield from _fanout(statistics.fanout)
+        yield from _leases(statistics.leases, statistics.predictor["models"])
         yield from _lanes(statistics.lanes)
         yield from batching_metrics(statistics.regions)
         yield from session_metrics(statistics.regions)
@@ -67,6 +68,7 @@ def _fanout(stats: Mapping[str, Any]) -> Iterator[Metric]:
         ("retries", "Requests to shard servers that were sent again after a failure."),
         ("hedges", "Requests to replicas because a server was silent."),
         ("failures", "Requests to shard servers that failed."),
+        ("ejections", "Times that a shard server was found to do much worse than the others."),
     ):
         yield counter(f"fanout_{name}", text, (), [((), stats[name])])
     servers = sorted(stats["servers"].items())
@@ -74,13 +76,31 @@ def _fanout(stats: Mapping[str, Any]) -> Iterator[Metric]:
         ("subrequests", "What lookups asked of one shard server."),
         ("rpcs", "Requests to one shard server."),
         ("failures", "Requests to one shard server that failed."),
+        ("ejections", "Times that one shard server was found to do much worse than the others."),
     ):
         yield counter(f"fanout_server_{name}", text, ("server",), [((id_,), one[name]) for id_, one in servers])
     for name, text in (
         ("in_flight", "Requests to one shard server in progress now."),
         ("suspect", "1 while a shard server is avoided because it failed."),
+        ("ejected", "1 while a shard server is avoided because it does much worse than the others."),
+        ("avoided", "1 while a shard server is asked last, as its record or its lease advises."),
     ):
         yield gauge(f"fanout_server_{name}", text, ("server",), [((id_,), int(one[name])) for id_, one in servers])
+
+
+def _leases(leases: LeaseStatistics, models: Iterable[str]) -> Iterator[Metric]:
+    yield counter(
+        "lease_panics",
+        "Times that leases began to be ignored, because most of a model's servers lost theirs together.",
+        (),
+        [((), leases.panics)],
+    )
+    yield gauge(
+        "lease_panic",
+        "1 while the leases of a model's servers are ignored.",
+        ("model_name",),
+        [((name,), int(name in leases.panicking)) for name in sorted(models)],
+    )
 
 
 def _lanes(lanes: Mapping[str, Mapping[str, Any]]) -> Iterator[Metric]:

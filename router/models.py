@@ -194,6 +194,14 @@ class Models:
         """Return model → the newest placement document that a shard server sent with a refusal."""
         return self.fanout.newest_placements()
 
+    def placements_told(self) -> int:
+        """Return how often what `told_placements` returns has changed; cheap."""
+        return self.fanout.placements_told
+
+    def avoid(self, servers: frozenset[str]) -> None:
+        """From now on ask these shard servers only where no other has the rows."""
+        self.fanout.avoid(servers)
+
     def _withdraw(self, name: str) -> None:
         """Serve a model no longer that was unloaded; requests that run keep what they pinned."""
         if self._served.pop(name, None) is None:

@@ -29,7 +29,7 @@ from router.reload_service import ReloadService
 from router.rest_port import make_rest_server
 from router.services import make_grpc_server, register, register_for_tools
 from router.settings import RouterSettings
-from router.statistics import RouterStatistics, StatisticsSource
+from router.statistics import LeaseStatistics, RouterStatistics, StatisticsSource
 from router.status_service import StatusService, to_message
 from tessera.certificates import Certificates, CertificateSource, follow_certificates
 from tessera.clock import SystemClock
@@ -103,6 +103,7 @@ class Router:
         policies = BatchPolicies(_graph.BatchPolicy, self._policy_source.policies if self._policy_source else None)
         models = Models(repository, self._fanout, self._predictor, policies, settings.enable_batching)
         self.models = models
+        self._cluster = cluster = ClusterMember(settings, store, models) if store is not None else None
         self.lifecycle = make_lifecycle(settings, models)
         models.memory_limit_bytes, models.plain_bytes = settings.memory_limit_bytes, self.lifecycle.used_bytes
         self._statistics = StatisticsSource(
@@ -117,6 +118,7 @@ class Router:
             loads=self.lifecycle.loader.recorder,
             is_ready=lambda: not self.readiness.missing,
             view=lambda: self._cluster.read_view() if self._cluster is not None else None,
+            leases=lambda: cluster.leases if cluster is not None else LeaseStatistics(),
         )
         # The native server holds the services: with real references both would keep each other for ever.
         weak_models, statistics = weakref.proxy(models), weakref.proxy(self._statistics)
@@ -134,7 +136,6 @@ class Router:
         self._profiler = register_for_tools(
             self._server, figures=lambda: str(to_message(statistics.read(), _BUILD)), profiler=settings.profiler
         )
-        self._cluster = ClusterMember(settings, store, models) if store is not None else None
         self._tell_ready = tell_ready
         self.readiness = Readiness(self._sources(), self._on_ready)
         self._metrics_text = metrics_text(lambda: _collector(lambda: statistics.read()))
@@ -220,13 +221,11 @@ class Router:
             )
 
     async def drain(self) -> None:
-        """Leave the cluster, let requests in progress end within `drain_timeout_s`, stop. May be called once."""
+        """Let requests in progress end within `drain_timeout_s`, leave the cluster, stop. May be called once."""
         await self.readiness.stop("the router is draining")
         self._health.drain()
         if self._profiler is not None:
             self._profiler.close()
-        if self._cluster is not None:
-            await self._cluster.stop()
         if self._certificate_watch is not None:
             await end(self._certificate_watch)
         if self._config_watch is not None:
@@ -238,6 +237,8 @@ class Router:
         ports = (self._server, self._rest) if self._rest is not None else (self._server,)
         if not all(await asyncio.gather(*(asyncio.to_thread(port.drain, timeout_s) for port in ports))):
             _log.warning("requests were cut off after --drain-timeout-s=%g", timeout_s)
+        if self._cluster is not None:  # only now: servers keep for a router what its requests may ask for
+            await self._cluster.stop()
         await asyncio.to_thread(self.models.traffic.stop)
         if self._monitoring is not None:  # only now: how the drain went is of interest too
             await asyncio.to_thread(self._monitoring.stop)

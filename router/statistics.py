@@ -51,6 +51,14 @@ class TrafficStatistics:
 
 
 @dataclass(frozen=True)
+class LeaseStatistics:
+    """How often the leases of a model's servers began to be ignored, and for which models they are now."""
+
+    panics: int = 0
+    panicking: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
 class RouterStatistics:
     """One reading; `predictor`, `fanout` and `lanes` as the native core has them (`_graph.pyi`, `_rpc.pyi`).
 
@@ -72,6 +80,7 @@ class RouterStatistics:
     loads: LoadStatistics = LoadStatistics()
     is_ready: bool = False
     view: ViewReading | None = None
+    leases: LeaseStatistics = LeaseStatistics()
 
 
 class StatisticsSource:
@@ -91,13 +100,14 @@ class StatisticsSource:
         loads: LoadRecorder | None = None,
         is_ready: Callable[[], bool] = bool,
         view: Callable[[], ViewReading | None] = lambda: None,
+        leases: Callable[[], LeaseStatistics] = LeaseStatistics,
     ) -> None:
         """The router starts now; `graphs` returns what is loaded."""
         self._traffic, self._catalog, self._loads = traffic, catalog, loads or LoadRecorder()
         self._is_ready, self._view = is_ready, view
         self._clock, self._started_s = clock, clock.monotonic_s()
         self._predictor, self._fanout, self._lanes = predictor, fanout, lanes
-        self._graphs, self._policies = graphs, policies
+        self._graphs, self._policies, self._leases = graphs, policies, leases
 
     def read(self) -> RouterStatistics:
         """Return the counters of this moment. Cost: tens of microseconds a region."""
@@ -114,6 +124,7 @@ class StatisticsSource:
             loads=self._loads.read(),
             is_ready=self._is_ready(),
             view=self._view(),
+            leases=self._leases(),
         )
 
     def _regions(self, one: NamedGraph) -> Iterable[RegionStatistics]:

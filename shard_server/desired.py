@@ -117,3 +117,15 @@ def released(snapshot: ClusterSnapshot) -> dict[str, int]:
         for name, view in snapshot.models.items()
         if view.operation is not None and view.operation.state in (OperationState.DRAINED, OperationState.ABORTING)
     }
+
+
+def slots_of_one(snapshot: ClusterSnapshot, server_id: str) -> dict[str, int]:
+    """Return model → how many slots of its placement `server_id` has alone; models without are left out."""
+    alone = {}
+    for name, view in snapshot.models.items():
+        if view.placement is not None and server_id in view.placement.servers:
+            mine = (view.placement.servers.index(server_id),)
+            count = sum(1 for servers in view.placement.slot_servers if tuple(servers) == mine)
+            if count:
+                alone[name] = count
+    return alone

@@ -23,7 +23,7 @@ from placement.records import MemberRecord, MemberState, Placement
 from placement.store import Store
 from placement.tasks import end
 from placement.view import ClusterSnapshot, ClusterView
-from shard_server.desired import DesiredPackage, PackageKey, released
+from shard_server.desired import DesiredPackage, PackageKey, released, slots_of_one
 from shard_server.holder import Holder, MountedHolder
 from shard_server.holdings import Holdings, MountedFiles
 from shard_server.memory import blob_share, machine_memory_bytes
@@ -54,6 +54,9 @@ MAX_ERROR_CHARS = 500
 PROGRESS_S = 2.0
 """How often progress of staging is told; less often where so many servers tell theirs that etcd would feel it."""
 _PROGRESS_S_PER_MEMBER = 0.02
+
+_QUIET_S = 0.1
+"""A draining server without a lookup for this long is asked no more."""
 
 
 class ShardServer:
@@ -253,7 +256,7 @@ class ShardServer:
             await self._registration.update(record)
 
     async def drain(self) -> None:
-        """Refuse new lookups, let those in progress end within `drain_timeout_s`, leave the cluster, stop."""
+        """Send routers elsewhere, then refuse new lookups, let those in progress end, leave the cluster, stop."""
         self._draining = True
         if self._teller is not None:
             await end(self._teller)
@@ -261,9 +264,10 @@ class ShardServer:
             await end(self._certificate_watch)
         if self._reconciler is not None:
             await self._reconciler.stop()
-        self._tables.set_draining(True)
         if self._registration is not None:
             await self._update_record(state=MemberState.DRAINING)
+            await self._answer_on()
+        self._tables.set_draining(True)
         await self._view.stop()
         await asyncio.to_thread(self._holder.stop)
         if not await asyncio.to_thread(self._server.drain, self._settings.drain_timeout_s):
@@ -273,6 +277,23 @@ class ShardServer:
         if self._monitoring is not None:  # only now: how the drain went is of interest too
             await asyncio.to_thread(self._monitoring.stop)
         await asyncio.to_thread(self._server.stop)
+
+    async def _answer_on(self) -> None:
+        """Return when no lookup comes any more, or the time for routers to go elsewhere is over."""
+        settings, notice_s = self._settings, self._settings.drain_notice_s
+        if alone := slots_of_one(self._view.snapshot, settings.server_id):
+            notice_s = max(notice_s, settings.drain_timeout_s)
+            _log.error(
+                "only this server has %s: requests for them will fail; answering for another %g s at most",
+                ", ".join(f"{slots} slots of model {name}" for name, slots in sorted(alone.items())),
+                notice_s,
+            )
+        seen = -1
+        with suppress(TimeoutError):
+            async with asyncio.timeout(notice_s):
+                while (stats := self._server.stats())["calls_started"] != seen or stats["calls_in_flight"]:
+                    seen = stats["calls_started"]
+                    await asyncio.sleep(_QUIET_S)
 
 
 def _short(problem: str) -> str:

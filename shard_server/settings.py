@@ -68,6 +68,13 @@ class ShardServerSettings(ProcessSettings):
         "content",
         choices=("content", "size"),
     )
+    drain_notice_s: float = setting(
+        "on SIGTERM, how long lookups are still answered while routers learn that they better ask another server, "
+        "seconds; ends as soon as none comes any more; slots that only this server has are answered for "
+        "--drain-timeout-s",
+        2.0,
+        minimum=0.0,
+    )
     populate: bool = setting("read blobs into memory when they are mapped, not when rows are first asked for", False)
 
     def __post_init__(self) -> None:

@@ -141,6 +141,7 @@ class PyFanout {
     result["retries"] = stats.retries;
     result["hedges"] = stats.hedges;
     result["failures"] = stats.failures;
+    result["ejections"] = stats.ejections;
     py::dict servers;
     for (const auto& [id, server] : stats.servers) {
       py::dict one;
@@ -149,6 +150,9 @@ class PyFanout {
       one["failures"] = server.failures;
       one["in_flight"] = server.in_flight;
       one["suspect"] = server.suspect;
+      one["ejected"] = server.ejected;
+      one["avoided"] = server.avoided;
+      one["ejections"] = server.ejections;
       servers[py::str(id)] = one;
     }
     result["servers"] = servers;
@@ -163,6 +167,8 @@ class PyFanout {
     return result;
   }
 
+  int64_t PlacementsTold() const { return fanout_->placements_told(); }
+  void Avoid(std::set<std::string> server_ids) { fanout_->Avoid(std::move(server_ids)); }
   void Stop() { fanout_->Stop(); }
 
   // As Server's: nothing may run when the interpreter goes away. Runs before the servers stop.
@@ -236,6 +242,8 @@ void BindFanout(py::module_& module) {
            })
       .def("stats", &PyFanout::Stats)
       .def("newest_placements", &PyFanout::NewestPlacements)
+      .def_property_readonly("placements_told", &PyFanout::PlacementsTold)
+      .def("avoid", &PyFanout::Avoid, py::arg("server_ids"))
       .def("stop", &PyFanout::Stop, py::call_guard<py::gil_scoped_release>());
   py::module_::import("atexit").attr("register")(py::cpp_function(&PyFanout::StopAll));
 }

@@ -60,7 +60,7 @@ PyServer::~PyServer() {
 void PyServer::ServeTables(std::shared_ptr<TableStore> store) {
   parts_->server.AcceptFrequentPings();
   parts_->table_handlers.push_back(std::make_unique<TableHandler>(std::move(store), max_message_bytes_));
-  Check(parts_->server.Add(kLookupMethod, parts_->table_handlers.back()->handler(), /*cancellable=*/false));
+  Check(parts_->server.Add(kLookupMethod, parts_->table_handlers.back()->handler(), {/*cancellable=*/false}));
 }
 
 void PyServer::ServeNative(const std::string& method, py::capsule handler) {
@@ -95,7 +95,7 @@ void PyServer::ServePythonStream(const std::string& method, py::function functio
 }
 
 void PyServer::ServeHealth(std::shared_ptr<HealthService> health) {
-  Check(parts_->server.Add(kHealthCheckMethod, health->check_handler(), /*cancellable=*/false));
+  Check(parts_->server.Add(kHealthCheckMethod, health->check_handler(), {/*cancellable=*/false, /*urgent=*/true}));
   Check(parts_->server.AddStream(kHealthWatchMethod, health->watch_handler(), HealthService::kMaxWatchers));
   parts_->health = std::move(health);
 }

@@ -78,6 +78,7 @@ std::shared_ptr<Peer> Fanout::FindPeer(const TargetSpec& target) {
   auto peer = std::make_shared<Peer>();
   peer->server_id = target.server_id;
   peer->address = target.store == nullptr ? target.address : "";
+  peer->avoided = avoided_.count(target.server_id) > 0;
   if (target.store != nullptr || !target.address.empty()) peer->transport = connect_(target);
   known = peer;
   return peer;
@@ -90,6 +91,7 @@ void Fanout::NoteEpoch(const std::string& model, uint64_t epoch, std::string_vie
   if (epoch > newest.placement_epoch && !placement.empty()) {
     newest.placement_epoch = epoch;
     newest.placement = placement;
+    placements_told_.fetch_add(1, std::memory_order_relaxed);
   }
 }
 
@@ -100,6 +102,45 @@ std::map<std::string, std::string> Fanout::NewestPlacements() const {
     if (!newest.placement.empty()) placements[model] = newest.placement;
   }
   return placements;
+}
+
+uint64_t Fanout::NewerEpoch(const TesseraRoute& route) const {
+  std::lock_guard<std::mutex> lock(mu_);
+  const auto newest = newest_.find(route.model());
+  return newest == newest_.end() || newest->second.epoch <= route.epoch() ? 0 : newest->second.epoch;
+}
+
+void Fanout::Avoid(std::set<std::string> server_ids) {
+  std::vector<std::shared_ptr<Peer>> peers;  // die outside of the lock
+  std::lock_guard<std::mutex> lock(mu_);
+  avoided_ = std::move(server_ids);
+  for (const auto& [key, known] : peers_) {
+    std::shared_ptr<Peer> peer = known.lock();
+    if (peer == nullptr) continue;
+    peer->avoided = avoided_.count(peer->server_id) > 0;
+    peers.push_back(std::move(peer));
+  }
+}
+
+void Fanout::LookForOutliers(int64_t now_ns) {
+  int64_t due_ns = outliers_due_ns_.load(std::memory_order_relaxed);
+  if (now_ns < due_ns) return;
+  if (!outliers_due_ns_.compare_exchange_strong(due_ns, now_ns + Outlier::kIntervalNs)) return;
+  if (due_ns == 0) return;
+  std::vector<std::shared_ptr<Peer>> peers;
+  {
+    // A poller does not wait for who makes a route: then this interval is a longer one.
+    std::unique_lock<std::mutex> lock(mu_, std::try_to_lock);
+    if (!lock.owns_lock()) return;
+    for (const auto& [key, known] : peers_) {
+      if (std::shared_ptr<Peer> peer = known.lock(); peer != nullptr) peers.push_back(std::move(peer));
+    }
+  }
+  std::vector<Outlier*> servers;
+  for (const std::shared_ptr<Peer>& peer : peers) servers.push_back(&peer->outlier);
+  // Who answers well before the retry delay is not worth avoiding: the choice by outstanding work sees it, too.
+  const int64_t ejected = EjectOutliers(servers, options_.retry_delay_ns / 2, now_ns);
+  ejections_.fetch_add(ejected, std::memory_order_relaxed);
 }
 
 void Fanout::RouteBegins(const std::string& model, uint64_t epoch) {
@@ -124,6 +165,8 @@ FanoutStats Fanout::Stats() const {
   stats.retries = retries_.load(std::memory_order_relaxed);
   stats.hedges = hedges_.load(std::memory_order_relaxed);
   stats.failures = failures_.load(std::memory_order_relaxed);
+  stats.ejections = ejections_.load(std::memory_order_relaxed);
+  const int64_t now_ns = now_ns_();
   std::vector<std::shared_ptr<Peer>> peers;  // die outside of the lock
   std::lock_guard<std::mutex> lock(mu_);
   for (const auto& [key, known] : peers_) {
@@ -136,6 +179,9 @@ FanoutStats Fanout::Stats() const {
     server.failures += peer->failures.load(std::memory_order_relaxed);
     server.in_flight += peer->in_flight.load(std::memory_order_relaxed);
     server.suspect = server.suspect || peer->suspect.suspected();
+    server.ejected = server.ejected || peer->outlier.ejected(now_ns);
+    server.avoided = server.avoided || peer->avoided.load(std::memory_order_relaxed);
+    server.ejections += peer->outlier.ejections();
     peers.push_back(std::move(peer));
   }
   for (const auto& [model, newest] : newest_) stats.newest_epochs[model] = newest.epoch;

@@ -13,6 +13,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -71,6 +72,11 @@ struct FanoutServerStats {
   int64_t in_flight = 0;
   // Avoided at the moment, for what it did lately.
   bool suspect = false;
+  // Likewise, because it does much worse than the others.
+  bool ejected = false;
+  // Likewise, because the caller of Avoid says so.
+  bool avoided = false;
+  int64_t ejections = 0;
 };
 
 // Counted since the start.
@@ -87,6 +93,8 @@ struct FanoutStats {
   int64_t hedges = 0;
   // Lookups that ended with another code than OK.
   int64_t failures = 0;
+  // Servers found to do much worse than the others.
+  int64_t ejections = 0;
   // By server id; servers of living routes.
   std::map<std::string, FanoutServerStats> servers;
   // By model: the newest epoch that a refusal named, of those newer than the refused request's.
@@ -117,6 +125,14 @@ class Fanout : public std::enable_shared_from_this<Fanout> {
   // Bounded: one document a model.
   std::map<std::string, std::string> NewestPlacements() const;
 
+  // The newest epoch that a refusal named, if it is newer than the route's; else 0.
+  uint64_t NewerEpoch(const TesseraRoute& route) const;
+  // How often what NewestPlacements returns has changed.
+  int64_t placements_told() const { return placements_told_.load(std::memory_order_relaxed); }
+
+  // Asks these servers only where no other that is well holds the rows: they are said to be on their way out, or gone.
+  void Avoid(std::set<std::string> server_ids);
+
   const FanoutOptions& options() const { return options_; }
   // Of the RPCs of a route to `model`.
   LookupLimits limits(const std::string& model) const { return {model.size(), options_.max_message_bytes}; }
@@ -136,6 +152,8 @@ class Fanout : public std::enable_shared_from_this<Fanout> {
   void NoteEpoch(const std::string& model, uint64_t epoch, std::string_view placement);
   void RouteBegins(const std::string& model, uint64_t epoch);
   void RouteEnds(const std::string& model, uint64_t epoch);
+  // Once an interval, ejects servers that do much worse than the others. Never waits.
+  void LookForOutliers(int64_t now_ns);
 
   // Constant after construction.
   const FanoutOptions options_;
@@ -152,12 +170,16 @@ class Fanout : public std::enable_shared_from_this<Fanout> {
   std::atomic<int64_t> retries_{0};
   std::atomic<int64_t> hedges_{0};
   std::atomic<int64_t> failures_{0};
+  std::atomic<int64_t> ejections_{0};
+  std::atomic<int64_t> placements_told_{0};
+  std::atomic<int64_t> outliers_due_ns_{0};  // 0: no interval has begun
 
   // Guarded by mu_; never taken on the way of a lookup that goes well.
   mutable std::mutex mu_;
   std::function<std::shared_ptr<Transport>(const TargetSpec&)> connect_;
   std::shared_ptr<void> threads_;
   std::map<std::string, std::weak_ptr<Peer>> peers_;
+  std::set<std::string> avoided_;
   struct Newest {
     uint64_t epoch = 0;
     uint64_t placement_epoch = 0;

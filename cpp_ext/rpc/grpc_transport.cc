@@ -52,6 +52,7 @@ class GrpcCall final : public Tag, public TransportCall {
     const std::shared_ptr<GrpcCall> self = std::move(self_);
     const Transport::Done done = std::move(done_);
     if (!status_.ok()) {
+      if (context_.GetServerTrailingMetadata().count(kPushBackKey) > 0) return Overloaded(done);
       return done(Status(static_cast<Code>(status_.error_code()), status_.error_message()), nullptr, 0);
     }
     grpc::Slice slice;
@@ -62,6 +63,17 @@ class GrpcCall final : public Tag, public TransportCall {
   }
 
  private:
+  // A server refuses for load before it has read the request, hence with a status; here it becomes the refusal that it
+  // means, so that it is told from a message that is too large.
+  void Overloaded(const Transport::Done& done) const {
+    const std::string message = status_.error_message();
+    Refusal refusal;
+    refusal.kind = RefusalKind::kOverloaded;
+    refusal.message = message;
+    const std::string response = BuildRefusal(refusal);
+    done(Status(), reinterpret_cast<const uint8_t*>(response.data()), response.size());
+  }
+
   static gpr_timespec gpr_time_from_nanos_monotonic(int64_t ns) {
     gpr_timespec time = gpr_time_from_nanos(ns, GPR_TIMESPAN);
     time.clock_type = GPR_CLOCK_MONOTONIC;
@@ -107,7 +119,8 @@ class GrpcTransport final : public Transport {
     arguments.SetInt("grpc.http2.max_pings_without_data", 0);
     // A restarted server is found again soon.
     arguments.SetInt("grpc.initial_reconnect_backoff_ms", 100);
-    arguments.SetInt("grpc.min_reconnect_backoff_ms", 100);
+    // Not a pause: the least time that an attempt may take. A machine that is busy answers late.
+    arguments.SetInt("grpc.min_reconnect_backoff_ms", 1000);
     arguments.SetInt("grpc.max_reconnect_backoff_ms", 2000);
     // Names are resolved by ourselves if at all; no service config, no proxy of the environment.
     arguments.SetInt("grpc.service_config_disable_resolution", 1);

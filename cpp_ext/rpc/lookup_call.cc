@@ -77,8 +77,9 @@ int64_t LookupCall::Deadline() const {
   return deadline_ns;
 }
 
-void LookupCall::CountStart() const {
+void LookupCall::CountStart() {
   Fanout& fanout = route_->fanout();
+  started_ns_ = fanout.now_ns_();
   Peer& peer = *route_->target(queue_->target_).peer;
   const int64_t members = static_cast<int64_t>(members_);
   fanout.rpcs_.fetch_add(1, std::memory_order_relaxed);
@@ -90,8 +91,11 @@ void LookupCall::CountStart() const {
 }
 
 void LookupCall::OnDone(Status status, const uint8_t* response, size_t response_size) {
-  const LookupVerdict verdict = Judge(std::move(status), response, response_size, wanted_by_ > 0);
-  route_->target(queue_->target_).peer->in_flight.fetch_sub(1, std::memory_order_relaxed);
+  Fanout& fanout = route_->fanout();
+  Peer& peer = *route_->target(queue_->target_).peer;
+  const int64_t now_ns = fanout.now_ns_();
+  const LookupVerdict verdict = Judge(std::move(status), response, response_size, wanted_by_ > 0, now_ns);
+  peer.in_flight.fetch_sub(1, std::memory_order_relaxed);
   std::shared_ptr<TransportCall> call;  // dies outside of the lock
   std::unique_lock<std::mutex> lock(queue_->mu_);
   assert(!ended_);
@@ -104,11 +108,15 @@ void LookupCall::OnDone(Status status, const uint8_t* response, size_t response_
   } else {
     for (SubRequest* sub = first_; sub != nullptr; sub = sub->next) sub->state = SubRequest::State::kOver;
   }
+  int64_t work = 0;
+  for (const SubRequest* sub = told; sub != nullptr; sub = sub->next) work += WorkOf(*sub);
   // Before Start has returned, its caller sends the next one.
   LookupCall* const next = start_returned_ ? queue_->TakeNext() : nullptr;
   lock.unlock();
   // First of all the server gets its next work: the members may do much with what they got.
+  peer.work.fetch_sub(work, std::memory_order_relaxed);
   queue_->Start(next);
+  fanout.LookForOutliers(now_ns);
   Tell(told, verdict);
   Release();
 }

@@ -51,10 +51,10 @@ class LookupCall {
 
   std::string Request() const;
   int64_t Deadline() const;
-  void CountStart() const;
+  void CountStart();
   void OnDone(Status status, const uint8_t* response, size_t response_size);
   // Says what an answer is worth, and trusts or suspects the server accordingly. `wanted`: by any member.
-  LookupVerdict Judge(Status status, const uint8_t* response, size_t response_size, bool wanted) const;
+  LookupVerdict Judge(Status status, const uint8_t* response, size_t response_size, bool wanted, int64_t now_ns) const;
   // Puts those that are still wanted back to the queue's front, to be sent alone. Returns the others. REQUIRES: the
   // queue's lock is held.
   SubRequest* SendAgainAlone();
@@ -73,6 +73,7 @@ class LookupCall {
   SubRequest* last_;
   size_t members_ = 1;
   LookupSize size_;
+  int64_t started_ns_ = 0;
 
   // Own synchronisation.
   std::atomic<int> references_{2};    // Start's and the RPC's

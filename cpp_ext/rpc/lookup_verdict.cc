@@ -39,7 +39,8 @@ Status FromRefusal(const Refusal& refusal) {
 
 }  // namespace
 
-LookupVerdict LookupCall::Judge(Status status, const uint8_t* response, size_t response_size, bool wanted) const {
+LookupVerdict LookupCall::Judge(Status status, const uint8_t* response, size_t response_size, bool wanted,
+                                int64_t now_ns) const {
   LookupVerdict verdict;
   // What was cancelled, or is no longer waited for, says nothing against the server.
   if (!status.ok() && !wanted) {
@@ -49,7 +50,6 @@ LookupVerdict LookupCall::Judge(Status status, const uint8_t* response, size_t r
   const TesseraRoute::Target& target = route_->target(queue_->target_);
   Peer& peer = *target.peer;
   Fanout& fanout = route_->fanout();
-  const int64_t now_ns = fanout.now_ns_();
   LookupResponseView view;
   const bool answered = status.ok();
   if (answered) status = ParseLookupResponse(response, response_size, &view);
@@ -57,6 +57,7 @@ LookupVerdict LookupCall::Judge(Status status, const uint8_t* response, size_t r
     if (view.rows_bytes == size_.rows_bytes) {
       peer.suspect.OnSuccess();
       target.not_owner.OnSuccess();
+      peer.outlier.OnAnswer(/*failed=*/false, now_ns - started_ns_);
       verdict.rows = view.rows;
       return verdict;
     }
@@ -65,13 +66,13 @@ LookupVerdict LookupCall::Judge(Status status, const uint8_t* response, size_t r
   }
   peer.failures.fetch_add(1, std::memory_order_relaxed);
   if (view.refused && status.ok()) {
+    if (view.refusal.epoch > route_->epoch()) {
+      fanout.NoteEpoch(route_->model(), view.refusal.epoch, view.refusal.placement);
+    }
     switch (view.refusal.kind) {
       case RefusalKind::kNotOwner:
         peer.suspect.OnSuccess();  // nothing is wrong with the server itself
         target.not_owner.OnFailure(now_ns);
-        if (view.refusal.epoch > route_->epoch()) {
-          fanout.NoteEpoch(route_->model(), view.refusal.epoch, view.refusal.placement);
-        }
         break;
       case RefusalKind::kOverloaded:
         peer.suspect.OnLate(now_ns);
@@ -92,6 +93,8 @@ LookupVerdict LookupCall::Judge(Status status, const uint8_t* response, size_t r
   } else {
     peer.suspect.OnFailure(now_ns);
   }
+  // Refusals do not count: they say what they mean.
+  peer.outlier.OnAnswer(/*failed=*/true, now_ns - started_ns_);
   // A server may take smaller messages than this side sends.
   verdict.blames_request = !answered && status.code() == Code::kResourceExhausted;
   verdict.status = Status(status.code(), std::string(CodeName(status.code())) + ": " + Quote(status.message()));

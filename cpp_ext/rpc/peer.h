@@ -9,6 +9,7 @@
 #include <memory>
 #include <string>
 
+#include "cpp_ext/rpc/outlier.h"
 #include "cpp_ext/rpc/suspect.h"
 #include "cpp_ext/rpc/transport.h"
 
@@ -22,6 +23,11 @@ struct Peer {
 
   // Own synchronisation.
   Suspect suspect;
+  Outlier outlier;
+  // Said to be on its way out, or gone: a hint.
+  std::atomic<bool> avoided{false};
+  // What sub-requests that it has not answered ask of it (WorkOf), those in queues too.
+  std::atomic<int64_t> work{0};
   std::atomic<int64_t> subrequests{0};
   std::atomic<int64_t> rpcs{0};
   std::atomic<int64_t> failures{0};   // of RPCs

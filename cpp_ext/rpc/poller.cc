@@ -14,9 +14,17 @@ namespace {
 thread_local const Pollers* this_threads_pollers = nullptr;
 thread_local grpc::CompletionQueue* this_threads_queue = nullptr;
 thread_local std::atomic<int64_t>* this_threads_awaited = nullptr;
+thread_local Pollers::Turns* this_threads_turns = nullptr;
+
+// An event that takes longer may have let others wait: looking for them costs some microseconds, little beside it.
+constexpr int64_t kLongNs = 100'000;
 
 // Events of one burst: a bound for what waits for its end.
 constexpr int kMaxBurst = 64;
+
+
+// Events that are collected before calls have their turn again, also in a flood of them.
+constexpr int kMaxCollected = 256;
 
 }  // namespace
 
@@ -63,20 +71,75 @@ grpc::CompletionQueue* Pollers::BeginAwaiting() {
 void Pollers::EndAwaiting() { this_threads_awaited->fetch_sub(1, std::memory_order_relaxed); }
 
 void Pollers::Poll(Lane* lane) {
+  Turns turns;
   this_threads_pollers = this;
   this_threads_queue = lane->queue.get();
   this_threads_awaited = &lane->awaited;
+  this_threads_turns = &turns;
   void* tag;
   bool ok;
   while ((busy_poll_ns_ == 0 || BusyPoll(lane)) && lane->queue->Next(&tag, &ok)) Run(lane, tag, ok);
   this_threads_pollers = nullptr;
+  this_threads_turns = nullptr;
+}
+
+Pollers::Turns* Pollers::WaitForTurn() {
+  Turns* const turns = this_threads_turns;
+  return turns != nullptr && turns->collecting_ ? turns : nullptr;
+}
+
+void Pollers::Turns::RunNext() {
+  const Waiting next = waiting_.front();
+  waiting_.pop_front();
+  next.call->RunAfter(MonotonicNs() - next.since_ns);
 }
 
 void Pollers::Run(Lane* lane, void* tag, bool ok) const {
-  if (burst_ == nullptr) return static_cast<Tag*>(tag)->Run(ok);
+  Turns* const turns = this_threads_turns;
+  int64_t began_ns = MonotonicNs();
+  RunBurst(lane, turns, [=] { static_cast<Tag*>(tag)->Run(ok); });
+  int64_t ended_ns = MonotonicNs();
+  if (ended_ns - began_ns < kLongNs) return;
+  turns->admission_.OnRun(ended_ns - began_ns);
+  for (;;) {
+    Collect(lane, turns);
+    const size_t waiting = turns->waiting_.size();
+    if (waiting == 0) return;
+    // What is quick is run without looking again after each.
+    began_ns = MonotonicNs();
+    do {
+      RunBurst(lane, turns, [turns] { turns->RunNext(); });
+      ended_ns = MonotonicNs();
+    } while (!turns->waiting_.empty() && ended_ns - began_ns < kLongNs);
+    const size_t ran = waiting - turns->waiting_.size();
+    turns->admission_.OnRun((ended_ns - began_ns) / static_cast<int64_t>(ran));
+  }
+}
+
+void Pollers::Collect(Lane* lane, Turns* turns) {
+  void* tag;
+  bool ok;
+  turns->collecting_ = true;
+  // Shut down: the next call of Next says so again.
+  for (int events = 0; events < kMaxCollected; ++events) {
+    if (lane->queue->AsyncNext(&tag, &ok, gpr_time_0(GPR_CLOCK_MONOTONIC)) != grpc::CompletionQueue::GOT_EVENT) break;
+    static_cast<Tag*>(tag)->Run(ok);
+  }
+  turns->collecting_ = false;
+}
+
+template <typename First>
+void Pollers::RunBurst(Lane* lane, Turns* turns, First first) const {
+  if (burst_ == nullptr) return first();
   burst_->begin(burst_context_);
-  static_cast<Tag*>(tag)->Run(ok);
+  first();
   for (int events = 1; events < kMaxBurst && burst_->pending(burst_context_) != 0; ++events) {
+    if (!turns->waiting_.empty()) {
+      turns->RunNext();
+      continue;
+    }
+    void* tag;
+    bool ok;
     // Shut down: the next call says so again.
     if (lane->queue->AsyncNext(&tag, &ok, gpr_time_0(GPR_CLOCK_MONOTONIC)) != grpc::CompletionQueue::GOT_EVENT) break;
     static_cast<Tag*>(tag)->Run(ok);

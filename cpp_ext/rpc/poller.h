@@ -17,6 +17,8 @@
 #include <vector>
 
 #include "cpp_ext/base/abi.h"
+#include "cpp_ext/base/clock.h"
+#include "cpp_ext/rpc/admission.h"
 
 namespace tessera {
 
@@ -26,6 +28,16 @@ class Tag {
   virtual ~Tag() = default;
   // Runs on a poller thread; must not block. May delete itself.
   virtual void Run(bool ok) = 0;
+};
+
+// A call that may wait for its turn, on the thread that took it.
+class WaitingCall {
+ public:
+  // Runs it; `waited_ns` ago it came. Must not block.
+  virtual void RunAfter(int64_t waited_ns) = 0;
+
+ protected:
+  ~WaitingCall() = default;
 };
 
 class Pollers {
@@ -58,6 +70,11 @@ class Pollers {
 
   size_t size() const { return lanes_.size(); }
 
+  // Where a call that has just come is to be run: null for at once. A thread on which an event has taken long looks at
+  // all that came meanwhile before it goes on; only so is it known how long each has waited, and how many there are.
+  class Turns;
+  static Turns* WaitForTurn();
+
  private:
   struct Lane {
     std::unique_ptr<grpc::CompletionQueue> queue;
@@ -65,8 +82,13 @@ class Pollers {
   };
 
   void Poll(Lane* lane);
-  // Runs an event, and those that are ready after it while the burst has something that waits for its end.
+  // Runs an event; if that takes long, everything that came meanwhile, calls in their turn.
   void Run(Lane* lane, void* tag, bool ok) const;
+  // Runs `first`, and what is ready after it while the burst has something that waits for its end.
+  template <typename First>
+  void RunBurst(Lane* lane, Turns* turns, First first) const;
+  // Runs what is ready but calls, which wait for their turn.
+  static void Collect(Lane* lane, Turns* turns);
   // Looks for events without sleeping; false when the queue has been shut down and is empty.
   bool BusyPoll(Lane* lane) const;
 
@@ -77,6 +99,27 @@ class Pollers {
   std::vector<std::thread> threads_;
   std::atomic<uint32_t> next_{0};
   std::atomic<bool> joined_{false};
+};
+
+// The calls that wait on one thread. Of that thread.
+class Pollers::Turns {
+ public:
+  // Takes `call` behind those that wait already.
+  void Add(WaitingCall* call) { waiting_.push_back({call, MonotonicNs()}); }
+  size_t waiting() const { return waiting_.size(); }
+  const Admission& admission() const { return admission_; }
+
+ private:
+  friend class Pollers;
+  struct Waiting {
+    WaitingCall* call;
+    int64_t since_ns;
+  };
+  void RunNext();
+
+  std::deque<Waiting> waiting_;  // bounded by the number of calls that a server takes
+  Admission admission_;
+  bool collecting_ = false;
 };
 
 }  // namespace tessera

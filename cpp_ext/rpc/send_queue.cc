@@ -21,6 +21,7 @@ SendQueue::SendQueue(TesseraRoute* route, size_t target, const LookupLimits& lim
 SendQueue::Submitted SendQueue::Submit(SubRequest* sub) {
   std::unique_lock<std::mutex> lock(mu_);
   if (sub->state == SubRequest::State::kOver) return Submitted::kWithdrawn;
+  route_->target(target_).peer->work.fetch_add(WorkOf(*sub), std::memory_order_relaxed);
   const bool direct = max_in_flight_ == 0 || (in_flight_ < max_in_flight_ && head_ == nullptr);
   LookupCall* call;
   if (direct) {
@@ -46,6 +47,7 @@ bool SendQueue::Withdraw(SubRequest* sub) {
       case SubRequest::State::kWaiting:
         Unlink(sub);
         sub->state = SubRequest::State::kOver;
+        route_->target(target_).peer->work.fetch_sub(WorkOf(*sub), std::memory_order_relaxed);
         return true;
       case SubRequest::State::kInCall:
         if (!sub->gone) unwanted = sub->call->Leave(sub);

@@ -43,7 +43,7 @@ class Server::Impl {
     pollers_ = std::make_shared<Pollers>(std::move(queues), options_.busy_poll_ns);
   }
 
-  Status Add(const std::string& method, const TesseraHandler* handler, bool cancellable) {
+  Status Add(const std::string& method, const TesseraHandler* handler, MethodTraits traits) {
     if (handler->abi_version != TESSERA_ABI_VERSION) {
       return Status(Code::kFailedPrecondition, "handler of " + method + ": has ABI version " +
                                                    std::to_string(handler->abi_version) + ", expected " +
@@ -51,7 +51,7 @@ class Server::Impl {
     }
     if (Status status = CheckMethod(method); !status.ok()) return status;
     pollers_->SetBurst(handler->burst, handler->context);
-    methods_.push_back({service_.AddUnary(names_.back().c_str()), handler, cancellable});
+    methods_.push_back({service_.AddUnary(names_.back().c_str()), handler, traits});
     return Status();
   }
 
@@ -148,7 +148,7 @@ class Server::Impl {
   struct Method {
     int index;
     const TesseraHandler* handler;
-    bool cancellable;
+    MethodTraits traits;
   };
 
   // gRPC cancels calls that come while it shuts down. So first they are told UNAVAILABLE, which sends clients
@@ -216,7 +216,7 @@ class Server::Impl {
   void RequestCalls() {
     for (grpc::ServerCompletionQueue* queue : server_queues_) {
       for (const Method& method : methods_) {
-        method_queues_.emplace_back(&service_, method.index, method.handler, method.cancellable, queue, &counters_,
+        method_queues_.emplace_back(&service_, method.index, method.handler, method.traits, queue, &counters_,
                                     options_.max_concurrent_calls, options_.default_deadline_ns, &shutting_down_);
       }
     }
@@ -262,8 +262,8 @@ Server::~Server() {
   // A handler that ends its call one day must find it.
   if (!Stop().ok()) static_cast<void>(impl_.release());
 }
-Status Server::Add(const std::string& method, const TesseraHandler* handler, bool cancellable) {
-  return impl_->Add(method, handler, cancellable);
+Status Server::Add(const std::string& method, const TesseraHandler* handler, MethodTraits traits) {
+  return impl_->Add(method, handler, traits);
 }
 Status Server::AddStream(const std::string& method, StreamHandler* handler, size_t max_streams) {
   return impl_->AddStream(method, handler, max_streams);

@@ -18,6 +18,7 @@
 #include "cpp_ext/rpc/certificates.h"
 #include "cpp_ext/rpc/listen.h"
 #include "cpp_ext/rpc/poller.h"
+#include "cpp_ext/rpc/server_call.h"
 #include "cpp_ext/rpc/server_stream.h"
 
 namespace tessera {
@@ -52,6 +53,7 @@ struct ServerStats {
   int64_t calls_in_flight = 0;
   // Ended with another code than OK, refused ones included.
   int64_t calls_failed = 0;
+  // While draining, or because there were too many.
   int64_t calls_refused = 0;
 };
 
@@ -63,9 +65,8 @@ class Server {
   Server(const Server&) = delete;
   Server& operator=(const Server&) = delete;
 
-  // Answers `method` ("/package.Service/Method") by `handler`, which must outlive the server. A handler that always
-  // finishes before it returns needs no word of cancellations: without `cancellable` a call is cheaper.
-  Status Add(const std::string& method, const TesseraHandler* handler, bool cancellable = true);
+  // Answers `method` ("/package.Service/Method") by `handler`, which must outlive the server.
+  Status Add(const std::string& method, const TesseraHandler* handler, MethodTraits traits = {});
 
   // Answers the streams of `method` by `handler`, which must outlive the server; those above `max_streams` are refused
   // with RESOURCE_EXHAUSTED.

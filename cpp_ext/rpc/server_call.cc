@@ -7,6 +7,7 @@
 
 #include "cpp_ext/base/clock.h"
 #include "cpp_ext/base/status.h"
+#include "cpp_ext/rpc/transport.h"
 
 // The C name under which handlers know a call; it is the slot.
 struct TesseraCall {};
@@ -27,7 +28,7 @@ std::string StatusMessage(const char* text, size_t size) {
   return std::string(text, end) + kTruncated;
 }
 
-class CallSlot final : public TesseraCall {
+class CallSlot final : public TesseraCall, public WaitingCall {
  public:
   explicit CallSlot(MethodQueue* home) : home_(home), call_tag_(this), done_tag_(this) {}
 
@@ -35,8 +36,8 @@ class CallSlot final : public TesseraCall {
     home_->counters->open.Add();
     context_.emplace();
     responder_.emplace(&*context_);
-    done_ = !home_->cancellable;
-    if (home_->cancellable) context_->AsyncNotifyWhenDone(&done_tag_);
+    done_ = !home_->traits.cancellable;
+    if (home_->traits.cancellable) context_->AsyncNotifyWhenDone(&done_tag_);
     home_->service->Request(home_->index, &*context_, &request_, &*responder_, home_->queue, &call_tag_);
   }
 
@@ -65,6 +66,8 @@ class CallSlot final : public TesseraCall {
     }
   }
 
+  void PushBack(int64_t delay_ms) { push_back_ms_ = delay_ms; }
+
   void Finish(int code, const char* message, size_t message_size, const uint8_t* response, size_t response_size,
               void (*free_response)(void*), void* free_arg) {
     {
@@ -90,6 +93,7 @@ class CallSlot final : public TesseraCall {
     } else {
       counters->failed.fetch_add(1, std::memory_order_relaxed);
       if (free_response != nullptr) free_response(free_arg);
+      if (push_back_ms_ >= 0) context_->AddTrailingMetadata(kPushBackKey, std::to_string(push_back_ms_));
       responder_->FinishWithError(
           grpc::Status(static_cast<grpc::StatusCode>(code), StatusMessage(message, message_size)), &call_tag_);
     }
@@ -136,19 +140,47 @@ class CallSlot final : public TesseraCall {
       Refuse(Code::kInternal, "the request's bytes cannot be read");
       return;
     }
+    if (home_->traits.urgent) {
+      SetDeadline();
+      return home_->handler->handle(home_->handler->context, &kCallApi, this);
+    }
     if (counters->draining.load(std::memory_order_relaxed)) {
       counters->refused.fetch_add(1, std::memory_order_relaxed);
       Refuse(Code::kUnavailable, "the server is shutting down");
       return;
     }
     if (now_in_flight > home_->max_concurrent_calls) {
-      counters->refused.fetch_add(1, std::memory_order_relaxed);
-      Refuse(Code::kResourceExhausted, "too many requests in progress; the limit is " +
-                                           std::to_string(home_->max_concurrent_calls) + ", retry later");
-      return;
+      return RefuseForLoad("too many requests in progress; the limit is " +
+                               std::to_string(home_->max_concurrent_calls) + ", retry later",
+                           Admission::kLeastRetryMs);
     }
     SetDeadline();
+    Pollers::Turns* const turns = Pollers::WaitForTurn();
+    if (turns == nullptr) return home_->handler->handle(home_->handler->context, &kCallApi, this);
+    if (!turns->admission().Admits(turns->waiting(), deadline_ns_ - MonotonicNs())) {
+      return RefuseForLoad("too many requests wait, " + std::to_string(turns->waiting()) +
+                               ", for this one to be answered by its deadline; retry later",
+                           turns->admission().RetryAfterMs(turns->waiting()));
+    }
+    turns->Add(this);
+  }
+
+  // WaitingCall.
+  void RunAfter(int64_t waited_ns) override {
+    if (cancelled_) return Refuse(Code::kCancelled, "the caller has gone while the request was waiting");
+    const int64_t left_ns = deadline_ns_ - MonotonicNs();
+    if (left_ns <= 0) return Refuse(Code::kDeadlineExceeded, "the deadline passed while the request was waiting");
+    if (!Admission::IsWorthBeginning(waited_ns, left_ns)) {
+      return RefuseForLoad("the request has waited too long to be answered by its deadline; retry later",
+                           Admission::kLeastRetryMs);
+    }
     home_->handler->handle(home_->handler->context, &kCallApi, this);
+  }
+
+  void RefuseForLoad(const std::string& message, int64_t retry_after_ms) {
+    home_->counters->refused.fetch_add(1, std::memory_order_relaxed);
+    PushBack(retry_after_ms);
+    Refuse(Code::kResourceExhausted, message);
   }
 
   void Refuse(Code code, const std::string& message) {
@@ -186,6 +218,7 @@ class CallSlot final : public TesseraCall {
     request_.Clear();
     request_slice_ = grpc::Slice();
     done_ = sent_ = false;
+    push_back_ms_ = -1;
     cancelled_ = false;
     state_ = State::kRequested;
     OpenSlots& open = home_->counters->open;
@@ -205,6 +238,7 @@ class CallSlot final : public TesseraCall {
   grpc::ByteBuffer request_;
   grpc::Slice request_slice_;
   int64_t deadline_ns_ = TESSERA_NO_DEADLINE;
+  int64_t push_back_ms_ = -1;
 
   // Written by `Finish` before it starts the operation whose completion is the next to read it.
   State state_ = State::kRequested;
@@ -241,13 +275,13 @@ void RawService::RequestStream(int index, grpc::ServerContext* context,
   RequestAsyncBidiStreaming(index, context, responder, queue, queue, tag);
 }
 
-MethodQueue::MethodQueue(RawService* service, int index, const TesseraHandler* handler, bool cancellable,
+MethodQueue::MethodQueue(RawService* service, int index, const TesseraHandler* handler, MethodTraits traits,
                          grpc::ServerCompletionQueue* queue, ServerCounters* counters, int64_t max_concurrent_calls,
                          int64_t default_deadline_ns, const std::atomic<bool>* shutting_down)
     : service(service),
       index(index),
       handler(handler),
-      cancellable(cancellable),
+      traits(traits),
       queue(queue),
       counters(counters),
       max_concurrent_calls(max_concurrent_calls),

@@ -87,12 +87,20 @@ class RawService final : public grpc::Service {
   int methods_count_ = 0;
 };
 
+// What a handler needs, or does not.
+struct MethodTraits {
+  // It wants to know of cancellations. One that always finishes before it returns does not; its calls are cheaper.
+  bool cancellable = true;
+  // Its calls are few and cheap, and must be answered when nothing else is: they neither wait nor are refused.
+  bool urgent = false;
+};
+
 class CallSlot;
 
 // What the slots of one method on one queue share. Constant after Start but for `handling`, and `idle`,
 // which its poller owns.
 struct MethodQueue {
-  MethodQueue(RawService* service, int index, const TesseraHandler* handler, bool cancellable,
+  MethodQueue(RawService* service, int index, const TesseraHandler* handler, MethodTraits traits,
               grpc::ServerCompletionQueue* queue, ServerCounters* counters, int64_t max_concurrent_calls,
               int64_t default_deadline_ns, const std::atomic<bool>* shutting_down);
   ~MethodQueue();
@@ -102,7 +110,7 @@ struct MethodQueue {
   RawService* service;
   int index;
   const TesseraHandler* handler;
-  bool cancellable;
+  MethodTraits traits;
   grpc::ServerCompletionQueue* queue;
   ServerCounters* counters;
   int64_t max_concurrent_calls;

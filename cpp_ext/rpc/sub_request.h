@@ -62,6 +62,12 @@ struct SubRequest {
   SubRequest* previous = nullptr;
 };
 
+// What it costs a server, in bytes: those of its rows, and what any request costs besides.
+inline int64_t WorkOf(const SubRequest& sub) {
+  constexpr int64_t kRequestWork = 4096;
+  return kRequestWork + static_cast<int64_t>(sub.size.rows_bytes);
+}
+
 }  // namespace tessera
 
 #endif  // TESSERA_CPP_EXT_RPC_SUB_REQUEST_H_

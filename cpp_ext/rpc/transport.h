@@ -13,6 +13,9 @@
 
 namespace tessera {
 
+// The trailing metadata by which a server that refuses asks not to come again before so many milliseconds.
+inline constexpr char kPushBackKey[] = "grpc-retry-pushback-ms";
+
 // One Lookup call in progress. Dropping the handle does not cancel it.
 class TransportCall {
  public:

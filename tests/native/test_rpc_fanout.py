@@ -14,7 +14,8 @@ import pytest
 from cpp_ext import _rpc
 from protos import data_plane_pb2 as pb
 from support.fanout_client import Lookup
-from support.held_tables import DIGEST, EPOCH, MODEL, VERSION, KnownTable, publish
+from support.held_tables import DIGEST, EPOCH, LOOKUP, MODEL, VERSION, KnownTable, publish
+from support.rpc_calls import HoldingHandler
 from support.shards import SLOTS, Shards, answer, ids_of
 from tessera.errors import Code, FailedPreconditionError, InvalidArgumentError
 
@@ -64,7 +65,7 @@ def test_local_and_remote_targets_answer_alike(shards: Shards) -> None:
 
 def test_random_tables_routes_and_ids(tmp_path: Path) -> None:
     rng = random.Random(11)
-    fanout = _rpc.Fanout()
+    fanout = _rpc.Fanout(retry_delay_s=60.0)  # a second request would be counted
     for case in range(25):
         count = rng.randrange(1, 6)
         tables = [
@@ -384,3 +385,39 @@ def test_the_oldest_epoch_is_that_of_the_oldest_living_route(shards: Shards) -> 
         time.sleep(0.01)
     del new
     assert fanout.stats()["oldest_epochs"] == {}
+
+
+def test_a_server_that_refuses_for_load_is_taken_as_overloaded_and_its_replica_asked(shards: Shards) -> None:
+    handler = HoldingHandler()
+    server = _rpc.Server(address="127.0.0.1:0", pollers=1, max_concurrent_calls=1)
+    server.serve_native(LOOKUP, handler.capsule)
+    shards._start(server)
+    shards.stack.callback(handler.close)
+    shards.stores.append(_rpc.TableStore())
+    shards.add()
+    fanout = shards.fanout(retry_delay_s=60.0, max_in_flight_lookups_per_server=0)
+    gathers = [(0, ids_of(1, 2, 3), 8)]
+    alone = shards.route(fanout, [[0]] * SLOTS)
+    first = Lookup(fanout, alone, gathers)
+    held = handler.next()
+    refused = Lookup(fanout, alone, gathers).wait()
+    assert refused.code == Code.RESOURCE_EXHAUSTED
+    assert "OVERLOADED: too many requests in progress" in refused.message
+    shards.check(Lookup(fanout, shards.route(fanout, [[0, 1]] * SLOTS), gathers).wait(), gathers)
+    held.finish(int(Code.ABORTED), b"the test is over")
+    first.wait()
+
+
+def test_servers_that_are_to_be_avoided_are_asked_last(shards: Shards) -> None:
+    shards.add(2)
+    fanout = shards.fanout(retry_delay_s=60.0)
+    gathers = [(0, ids_of(*range(100)), 8)]
+    route = shards.route(fanout, [[0, 1]] * SLOTS)
+    fanout.avoid({"s0", "never heard of"})
+    shards.check(Lookup(fanout, route, gathers).wait(), gathers)
+    assert [store.stats()["requests"] for store in shards.stores] == [0, 1]
+    stats = fanout.stats()["servers"]
+    assert (stats["s0"]["avoided"], stats["s1"]["avoided"], stats["s0"]["ejected"]) == (True, False, False)
+    fanout.avoid(set())
+    shards.check(Lookup(fanout, route, gathers).wait(), gathers)
+    assert [store.stats()["requests"] for store in shards.stores] == [1, 1]

@@ -10,7 +10,17 @@ import grpc
 import pytest
 
 from cpp_ext import _rpc
-from support.rpc_calls import HoldingHandler, MakeServer, Outcome, call, connected, outcome, start, wait_until
+from support.rpc_calls import (
+    HoldingHandler,
+    MakeServer,
+    Outcome,
+    SlowHandler,
+    call,
+    connected,
+    outcome,
+    start,
+    wait_until,
+)
 from tessera.errors import (
     Code,
     FailedPreconditionError,
@@ -189,6 +199,8 @@ def test_calls_above_the_limit_are_refused_and_counted(make_server: MakeServer, 
         refused = call(channel, METHOD)
         assert refused.code == Code.RESOURCE_EXHAUSTED
         assert "the limit is 2" in refused.message
+        told = start(channel, METHOD)
+        assert int(dict(told.trailing_metadata())["grpc-retry-pushback-ms"]) >= 10
         for one in held:
             one.finish(0, b"")
         assert [outcome(future).code for future in futures] == [Code.OK, Code.OK]
@@ -196,7 +208,34 @@ def test_calls_above_the_limit_are_refused_and_counted(make_server: MakeServer, 
         handler.next().finish(0, b"")
         assert outcome(after).code == Code.OK
     stats = settled(server)
-    assert (stats["calls_refused"], stats["calls_failed"], stats["calls_finished"]) == (1, 1, 4)
+    assert (stats["calls_refused"], stats["calls_failed"], stats["calls_finished"]) == (2, 2, 5)
+
+
+def test_health_is_answered_whatever_the_load(make_server: MakeServer, handler: HoldingHandler) -> None:
+    server = make_server(max_concurrent_calls=1)
+    server.serve_native(METHOD, handler.capsule)
+    health = _rpc.Health()
+    health.set("", 1)
+    server.serve_health(health)
+    with connected(server.start()) as channel:
+        future = start(channel, METHOD)
+        held = handler.next()
+        assert call(channel, METHOD).code == Code.RESOURCE_EXHAUSTED
+        assert call(channel, "/grpc.health.v1.Health/Check").code == Code.OK
+        held.finish(0, b"")
+        assert outcome(future).code == Code.OK
+
+
+def test_what_came_while_a_call_took_long_is_answered_in_turn(make_server: MakeServer) -> None:
+    """One poller; a handler that takes long holds it up, and what came meanwhile waits with its time noted."""
+    server = make_server(pollers=1)
+    handler = SlowHandler(0.003)
+    server.serve_native(METHOD, handler.capsule)
+    with connected(server.start()) as channel:
+        for _ in range(5):
+            futures = [(bytes([i]), start(channel, METHOD, bytes([i]))) for i in range(40)]
+            assert [outcome(future) for _, future in futures] == [Outcome(Code.OK, "", sent) for sent, _ in futures]
+    assert settled(server)["calls_refused"] == 0
 
 
 def test_a_client_that_goes_away_cancels_its_call(make_server: MakeServer, handler: HoldingHandler) -> None:

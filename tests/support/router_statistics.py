@@ -13,7 +13,7 @@ from placement.view import ViewReading, ViewStatus
 from router.catalog import VersionState, VersionStatus
 from router.load_statistics import LoadRecorder, LoadStatistics
 from router.request_log import RequestLogStatistics
-from router.statistics import RegionStatistics, RouterStatistics, TrafficStatistics
+from router.statistics import LeaseStatistics, RegionStatistics, RouterStatistics, TrafficStatistics
 from tessera.errors import Code
 
 CELLS = 28
@@ -137,7 +137,19 @@ def router_statistics() -> RouterStatistics:
             "retries": 2,
             "hedges": 5,
             "failures": 1,
-            "servers": {"server-0": {"subrequests": 800, "rpcs": 500, "failures": 1, "in_flight": 2, "suspect": False}},
+            "ejections": 3,
+            "servers": {
+                "server-0": {
+                    "subrequests": 800,
+                    "rpcs": 500,
+                    "failures": 1,
+                    "in_flight": 2,
+                    "suspect": False,
+                    "ejected": True,
+                    "avoided": False,
+                    "ejections": 3,
+                }
+            },
         },
         regions=(
             RegionStatistics(
@@ -186,4 +198,5 @@ def router_statistics() -> RouterStatistics:
         loads=_loads(),
         is_ready=True,
         view=view_reading(),
+        leases=LeaseStatistics(panics=1, panicking=frozenset({"ranker"})),
     )

@@ -151,3 +151,23 @@ class HoldingHandler:
             held.finish(int(Code.ABORTED), b"the test is over")
         else:
             self.calls.put(held)
+
+
+class SlowHandler:
+    """A native handler that keeps its poller for `take_s`, and answers with the request."""
+
+    def __init__(self, take_s: float) -> None:
+        self._take_s = take_s
+        self._handle = fake_abi._Handle(self._answer)
+        self._handler = fake_abi._Handler(fake_abi.ABI_VERSION, None, self._handle)
+        self.capsule = fake_abi._capsule_new(ctypes.addressof(self._handler), b"tessera.handler", None)
+        self._keep: list[Any] = []
+
+    def _answer(self, _: int, api_pointer: Any, call: int) -> None:
+        api = api_pointer.contents
+        size = ctypes.c_size_t()
+        request = ctypes.string_at(api.request(call, ctypes.byref(size)), size.value)
+        time.sleep(self._take_s)
+        buffer = ctypes.create_string_buffer(request, len(request))
+        self._keep.append(buffer)  # until the server is gone
+        api.finish(call, 0, None, 0, ctypes.addressof(buffer), len(request), fake_abi._Free(), None)

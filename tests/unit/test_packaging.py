@@ -13,8 +13,9 @@ LONG_LINES = 300
 LONG_FILES = {
     "cpp_ext/_graph.pyi": "the interface of one module",
     "cpp_ext/graph/graph.cc": "the steps of loading, one after the other",
-    "router/models.py": "one state, what is served, and every step that changes it",
+    "cpp_ext/rpc/server_call.cc": "one slot, from a call that comes to its answer",
     "placement/etcd_store.py": "one class that implements every method of the Store contract",
+    "router/models.py": "one state, what is served, and every step that changes it",
     "tests/support/models.py": "a list of small models, one function each",
     "tests/support/store_contract.py": "one conformance suite, one method a clause of the contract",
     "tests/unit/test_placement_change.py": "every crash point of one state machine",
