@@ -1,7 +1,6 @@
 #include "cpp_ext/rpc/poller.h"
 
 #include <pthread.h>
-#include <sched.h>
 
 #include <utility>
 
@@ -21,7 +20,6 @@ constexpr int64_t kLongNs = 100'000;
 
 // Events of one burst: a bound for what waits for its end.
 constexpr int kMaxBurst = 64;
-
 
 // Events that are collected before calls have their turn again, also in a flood of them.
 constexpr int kMaxCollected = 256;
