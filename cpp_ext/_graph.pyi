@@ -310,7 +310,7 @@ class Predictor:
     def stats(self) -> dict[str, Any]:
         """Return what was counted since the predictor was made; publishing changes none of it.
 
-        requests, errors (by code name), in_flight: all calls. `models`: name → {version → requests}, of what is published now; `traffic`: name → `TrafficSplit.counts()`, likewise.
+        requests, errors (by code name), in_flight: all calls; run_again: how often one was, because servers had moved on to a newer placement; awaiting_newer: those that wait for one to be published. `models`: name → {version → requests}, of what is published now; `traffic`: name → `TrafficSplit.counts()`, likewise.
         `methods`: what clients asked for, as model → method → entry point ("GRPC", "REST") → dict; only what occurred. Requests
         for models that were never served, and those refused before they were read, are under the model "(unknown)". The dict has:
             codes: code name → requests, "OK" among them.

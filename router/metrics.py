@@ -57,6 +57,18 @@ def _predictor(stats: Mapping[str, Any]) -> Iterator[Metric]:
     errors = [((code,), count) for code, count in sorted(stats["errors"].items())]
     yield counter("predict_errors", "Requests of all methods that failed.", ("code",), errors)
     yield gauge("predict_in_flight", "Requests of all methods in progress now.", (), [((), stats["in_flight"])])
+    yield counter(
+        "predict_run_again",
+        "Runs of requests from the beginning because servers had moved on to a newer placement.",
+        (),
+        [((), stats["run_again"])],
+    )
+    yield gauge(
+        "predict_awaiting_newer",
+        "Requests that wait now for a newer placement, to be run again.",
+        (),
+        [((), stats["awaiting_newer"])],
+    )
 
 
 def _fanout(stats: Mapping[str, Any]) -> Iterator[Metric]:

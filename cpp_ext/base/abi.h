@@ -20,7 +20,7 @@ extern "C" {
 #endif
 
 // Raised by every incompatible change; each side refuses a table with another number.
-#define TESSERA_ABI_VERSION 3
+#define TESSERA_ABI_VERSION 4
 #define TESSERA_NO_DEADLINE INT64_MAX
 
 #define TESSERA_HANDLER_CAPSULE "tessera.handler"
@@ -45,6 +45,8 @@ typedef struct TesseraCallApi {
   // if the client goes away or the deadline passes before `finish`; it may run before this returns, and
   // never runs after `finish` has returned. It must not block and must not call `finish` itself on the same stack.
   void (*notify_on_cancel)(TesseraCall* call, void (*on_cancel)(void* arg), void* arg);
+  // Asks the caller not to come again before `delay_ms`, if the call ends with an error. REQUIRES: before `finish`.
+  void (*push_back)(TesseraCall* call, int64_t delay_ms);
   // Ends the call exactly once; `call` is invalid afterwards. With code 0, `response` is the message and is
   // freed by `free_response(free_arg)` once sent; with another code `message` (UTF-8, copied) is the status
   // text and response is ignored (free_response is still called when it is not null).
@@ -106,6 +108,9 @@ typedef struct TesseraFanoutApi {
   // Asks for an early end with CANCELLED; `done` still runs exactly once. Harmless after `done`.
   void (*cancel)(TesseraLookup* lookup);
   void (*release_lookup)(TesseraLookup* lookup);
+  // The newest epoch of the route's model that a server named when it refused a lookup, if it is newer than the
+  // route's; else 0. May take a lock: for what has failed.
+  uint64_t (*newer_epoch)(const TesseraRoute* route);
 } TesseraFanoutApi;
 
 #ifdef __cplusplus

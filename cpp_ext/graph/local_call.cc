@@ -33,6 +33,7 @@ const TesseraCallApi LocalCall::kApi = {
       return reinterpret_cast<const uint8_t*>(found->second.data());
     },
     [](TesseraCall* call, void (*on_cancel)(void*), void* arg) { Of(call)->NotifyOnCancel(on_cancel, arg); },
+    [](TesseraCall*, int64_t) {},  // whoever calls within the process knows what it does
     [](TesseraCall* call, int code, const char* message, size_t message_size, const uint8_t* response,
        size_t response_size, void (*free_response)(void*), void* free_arg) {
       const absl::Status status(static_cast<absl::StatusCode>(code), absl::string_view(message, message_size));

@@ -51,6 +51,7 @@ void Predictor::Refuse(Method method, const TesseraCallApi* api, TesseraCall* ca
   const Entrypoint entrypoint = LocalCall::EntrypointOf(api, call);
   // Which model it was for is not read: refusing has to be cheap.
   if (entrypoint != Entrypoint::kInternal) registry_.unknown()->Record(method, entrypoint, code, {}, 0);
+  api->push_back(call, kPushBackMs);
   api->finish(call, code, status.message().data(), status.message().size(), nullptr, 0, nullptr, nullptr);
 }
 
@@ -76,6 +77,8 @@ PredictorStats Predictor::stats() const {
   stats.requests = requests_.load(std::memory_order_relaxed);
   for (size_t i = 0; i < errors_.size(); ++i) stats.errors[i] = errors_[i].load(std::memory_order_relaxed);
   stats.in_flight = in_flight_.load(std::memory_order_relaxed);
+  stats.run_again = run_again_.load(std::memory_order_relaxed);
+  stats.awaiting_newer = static_cast<int64_t>(restarts_.waiting());
   return stats;
 }
 

@@ -15,6 +15,7 @@
 #include "cpp_ext/base/abi.h"
 #include "cpp_ext/graph/request_stats.h"
 #include "cpp_ext/graph/request_work.h"
+#include "cpp_ext/graph/restarts.h"
 #include "cpp_ext/graph/snapshot.h"
 
 namespace tessera {
@@ -30,6 +31,8 @@ struct PredictorStats {
   uint64_t requests = 0;
   std::array<uint64_t, kStatusCodes> errors = {};  // by status code
   int64_t in_flight = 0;
+  uint64_t run_again = 0;      // after the placement that they had begun with was outdated
+  int64_t awaiting_newer = 0;  // requests that wait for a newer placement, to be run again
 };
 
 // Thread-safe. Must outlive the server that calls its handlers; the destructor
@@ -41,7 +44,13 @@ class Predictor {
   Predictor(const Predictor&) = delete;
   Predictor& operator=(const Predictor&) = delete;
 
-  void Publish(std::shared_ptr<const Snapshot> snapshot) { snapshot_.Replace(std::move(snapshot)); }
+  // Callers of what is refused for load are asked not to come again before.
+  static constexpr int64_t kPushBackMs = 100;
+
+  void Publish(std::shared_ptr<const Snapshot> snapshot) {
+    snapshot_.Replace(std::move(snapshot));
+    restarts_.WakeAll();
+  }
   std::shared_ptr<const Snapshot> snapshot() const { return snapshot_.Get(); }
   // Lives as long as the predictor.
   TesseraHandler* handler(Method method) { return &methods_[static_cast<size_t>(method)].handler; }
@@ -71,6 +80,8 @@ class Predictor {
   std::atomic<uint64_t> requests_{0};
   std::array<std::atomic<uint64_t>, kStatusCodes> errors_ = {};
   std::atomic<int64_t> in_flight_{0};
+  std::atomic<uint64_t> run_again_{0};
+  Restarts restarts_;
   std::mutex mu_;
   std::condition_variable all_free_;
   std::vector<std::unique_ptr<RequestCall>> calls_;  // guarded by mu_

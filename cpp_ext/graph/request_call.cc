@@ -3,14 +3,19 @@
 #include <stdlib.h>
 #include <time.h>
 
+#include <algorithm>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "cpp_ext/graph/predictor.h"
 #include "cpp_ext/graph/utf8.h"
 #include "cpp_ext/graph/worker_pool.h"
 
 namespace tessera {
 namespace {
+
+// For a newer placement: loading the graphs of another version takes a while.
+constexpr int64_t kLongestAwaitNs = 10'000'000'000;
 
 int64_t NowNs() {
   timespec now;
@@ -27,6 +32,8 @@ void RequestCall::Start(Method method, const TesseraCallApi* api, TesseraCall* c
   api_ = api;
   call_ = call;
   references_.store(1, std::memory_order_relaxed);
+  runs_again_ = 0;
+  cancelled_.store(false, std::memory_order_relaxed);
   times_ = RequestTimes();
   times_.start_ns = NowNs();
   const absl::Status status = Prepare();
@@ -60,10 +67,8 @@ absl::Status RequestCall::Resolve() {
     return absl::InvalidArgumentError("Missing ModelSpec");
   }
   if (request_.model.empty()) return absl::InvalidArgumentError("ModelSpec has no name specified.");
-  const absl::Status status =
-      predictor_->snapshot_.Resolve(request_, [this](absl::string_view key) { return Metadata(key); }, &pin_, &stats_);
-  if (status.ok()) pin_->CountRequest();
-  return status;
+  return predictor_->snapshot_.Resolve(
+      request_, [this](absl::string_view key) { return Metadata(key); }, &pin_, &stats_);
 }
 
 absl::string_view RequestCall::Metadata(absl::string_view key) const {
@@ -99,7 +104,9 @@ void RequestCall::OnCancel(void* arg) {
   auto* self = static_cast<RequestCall*>(arg);
   self->references_.fetch_add(1, std::memory_order_relaxed);
   WorkerPool::Background().Submit([self] {
+    self->cancelled_.store(true);  // first: a run that begins again looks here after it has a new cancellation
     self->step_.Cancel();
+    self->predictor_->restarts_.Wake(self);
     self->Unref();
   });
 }
@@ -116,6 +123,7 @@ void RequestCall::OnStepDone(void* arg, absl::Status status) {
     if (!self->step_.cancellation()->IsCancelled()) return self->Run();
     status = absl::CancelledError("the request was cancelled");
   }
+  if (self->IsOutdated(status)) return self->AwaitNewer(std::move(status));
   self->times_.encode_ns = NowNs();
   if (absl::IsCancelled(status) && self->times_.encode_ns >= self->deadline_ns_) {
     status = absl::DeadlineExceededError("the deadline passed while the request ran");
@@ -125,12 +133,54 @@ void RequestCall::OnStepDone(void* arg, absl::Status status) {
   self->Finish(status, response);
 }
 
+bool RequestCall::IsOutdated(const absl::Status& status) const {
+  return absl::IsUnavailable(status) && runs_again_ < Step::kMaxAgain && pin_->route() != nullptr &&
+         pin_->fanout()->newer_epoch(pin_->route()) != 0 && NowNs() < deadline_ns_;
+}
+
+void RequestCall::AwaitNewer(absl::Status status) {
+  outdated_ = std::move(status);
+  await_until_ns_ = std::min(deadline_ns_, NowNs() + kLongestAwaitNs);
+  work_.Clear();
+  step_.BeginAgain();
+  ReleasePin(std::move(pin_));  // servers may be waiting for the last request of the old placement
+  pin_ = nullptr;
+  // At once for the first time, but not on the stack of the run that has just ended.
+  predictor_->restarts_.Wait(this, Restarts::kNever, await_until_ns_);
+}
+
+void RequestCall::OnWoken() {
+  const uint64_t seen = predictor_->restarts_.changes();
+  absl::Status status = cancelled_.load() ? absl::CancelledError("the request was cancelled") : Resolve();
+  if (!status.ok()) return Finish(status, {});
+  if (pin_->route() != nullptr && pin_->fanout()->newer_epoch(pin_->route()) != 0) {
+    ReleasePin(std::move(pin_));
+    pin_ = nullptr;
+    const int64_t now_ns = NowNs();
+    if (now_ns < await_until_ns_) return predictor_->restarts_.Wait(this, seen, await_until_ns_);
+    if (now_ns < deadline_ns_) return Finish(outdated_, {});
+    return Finish(absl::DeadlineExceededError(absl::StrCat(
+                      "the deadline passed while a newer placement was awaited after: ", outdated_.message())),
+                  {});
+  }
+  ++runs_again_;
+  predictor_->run_again_.fetch_add(1, std::memory_order_relaxed);
+  status = work_.Prepare(method_, request_, pin_->graph(), &step_);
+  if (status.ok()) status = PrepareStep();
+  if (status.ok() && cancelled_.load()) status = absl::CancelledError("the request was cancelled");
+  if (!status.ok()) return Finish(status, {});
+  times_.run_ns = NowNs();
+  Run();
+}
+
 void RequestCall::Finish(const absl::Status& status, EncodedResponse response) {
+  if (pin_ != nullptr) pin_->CountRequest();
   if (entrypoint_ != Entrypoint::kInternal) Observe(status, response);
   const auto code = static_cast<size_t>(status.code());
   if (!status.ok()) predictor_->errors_[code < predictor_->errors_.size() ? code : 2].fetch_add(1);
   predictor_->in_flight_.fetch_sub(1, std::memory_order_relaxed);
   const std::string message = status.ok() ? std::string() : ToUtf8(status.message());
+  if (absl::IsResourceExhausted(status)) api_->push_back(call_, Predictor::kPushBackMs);
   api_->finish(call_, static_cast<int>(code), message.data(), message.size(), response.data, response.size_bytes, &free,
                response.data);
   Unref();
@@ -150,6 +200,7 @@ void RequestCall::Unref() {
   step_.Clear();
   request_.Clear();
   work_.Clear();
+  outdated_ = absl::OkStatus();
   ReleasePin(std::move(pin_));
   pin_ = nullptr;
   predictor_->GiveBack(this);

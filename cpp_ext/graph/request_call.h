@@ -7,6 +7,7 @@
 #include "cpp_ext/base/abi.h"
 #include "cpp_ext/graph/request_stats.h"
 #include "cpp_ext/graph/request_work.h"
+#include "cpp_ext/graph/restarts.h"
 #include "cpp_ext/graph/snapshot.h"
 #include "cpp_ext/graph/step.h"
 
@@ -17,7 +18,10 @@ class Predictor;
 // Reused by one request after the other. Kept by the request itself and by a
 // cancellation that is on its way; the last of them gives it back to the
 // predictor.
-class RequestCall {
+//
+// A request that fails because servers have moved on to a newer placement drops all it had, waits until that placement
+// is published here, and runs again as a whole: never a part of it, so that nothing is mixed.
+class RequestCall final : private Restarts::Waiter {
  public:
   explicit RequestCall(Predictor* predictor);
 
@@ -35,6 +39,11 @@ class RequestCall {
   void Run();
   static void OnCancel(void* arg);
   static void OnStepDone(void* arg, absl::Status status);
+  // Whether `status`, with which a run has ended, is due to an outdated placement, and there is time for another run.
+  bool IsOutdated(const absl::Status& status) const;
+  void AwaitNewer(absl::Status status);
+  // Runs the request again if there is a newer placement by now.
+  void OnWoken() override;
   void Finish(const absl::Status& status, EncodedResponse response);
   void Observe(const absl::Status& status, const EncodedResponse& response);
   void Unref();
@@ -51,6 +60,10 @@ class RequestCall {
   absl::string_view message_;
   RequestView request_;
   Pin pin_;
+  size_t runs_again_ = 0;
+  absl::Status outdated_;  // with which the last run failed, while a newer placement is awaited
+  int64_t await_until_ns_ = 0;
+  std::atomic<bool> cancelled_{false};
   RequestWork work_;
   Step step_;
 };

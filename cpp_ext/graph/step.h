@@ -8,6 +8,8 @@
 #define TESSERA_CPP_EXT_GRAPH_STEP_H_
 
 #include <algorithm>
+#include <array>
+#include <atomic>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -43,30 +45,41 @@ class Step : public tensorflow::CallFrameInterface {
   Step() = default;
   ~Step() override = default;
 
+  // How often a step can be begun again.
+  static constexpr size_t kMaxAgain = 2;
+
   // Sizes for the next execution; `args()` are then to be filled.
   void Reset(size_t args_count, size_t results_count) {
     args_.assign(args_count, tensorflow::Tensor());
     results_.assign(results_count, tensorflow::Tensor());
-    cancellation_.emplace();
+    if (!std::exchange(again_, false)) cancellations_[current_].emplace();
+  }
+  // Drops what the execution that has ended needed, so that Reset can begin another one for the same request. A failure
+  // cancels what is left of an execution; the next one is not concerned by that, but by every Cancel from now on.
+  // REQUIRES: Reset was called; at most kMaxAgain times until Clear.
+  void BeginAgain() {
+    Drop();
+    const size_t next = current_ + 1;
+    cancellations_[next].emplace();
+    current_ = next;
+    again_ = true;
   }
   // For another execution on the same args(), which a Cancel of this one ends too.
   void ResetResults(size_t results_count) { results_.assign(results_count, tensorflow::Tensor()); }
-  // Drops the tensors and what was needed to run.
+  // Drops the tensors and what was needed to run. REQUIRES: no Cancel comes until Reset.
   void Clear() {
-    args_.clear();
-    results_.clear();
-    container_.reset();
-    rendezvous_.reset();
-    pin_ = nullptr;
+    Drop();
+    current_ = 0;
+    again_ = false;
   }
 
   std::vector<tensorflow::Tensor>& args() { return args_; }
   const std::vector<tensorflow::Tensor>& args() const { return args_; }
   std::vector<tensorflow::Tensor>& results() { return results_; }
   StepSlot& slot() { return slot_; }
-  tensorflow::CancellationManager* cancellation() { return &*cancellation_; }
+  tensorflow::CancellationManager* cancellation() { return &*cancellations_[current_]; }
   // Asks the execution to end early. REQUIRES: Reset was called.
-  void Cancel() { cancellation_->StartCancel(); }
+  void Cancel() { cancellation()->StartCancel(); }
 
   void set_done(Done done, void* arg) {
     done_ = done;
@@ -126,10 +139,21 @@ class Step : public tensorflow::CallFrameInterface {
   }
 
  private:
+  void Drop() {
+    args_.clear();
+    results_.clear();
+    container_.reset();
+    rendezvous_.reset();
+    pin_ = nullptr;
+  }
+
   std::vector<tensorflow::Tensor> args_;
   std::vector<tensorflow::Tensor> results_;
   StepSlot slot_;
-  std::optional<tensorflow::CancellationManager> cancellation_;
+  // Of the first execution and those that were begun again: a Cancel may still be at work on one that is over.
+  std::array<std::optional<tensorflow::CancellationManager>, 1 + kMaxAgain> cancellations_;
+  std::atomic<size_t> current_{0};
+  bool again_ = false;  // BeginAgain was called, and Reset was not
   std::optional<tensorflow::ScopedStepContainer> container_;
   std::optional<tensorflow::PrivateIntraProcessRendezvous> rendezvous_;
   std::shared_ptr<const ServedVersion> pin_;

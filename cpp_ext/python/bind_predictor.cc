@@ -170,6 +170,8 @@ py::dict Stats(const Predictor& predictor) {
   result["requests"] = stats.requests;
   result["errors"] = Codes(stats.errors, 1);
   result["in_flight"] = stats.in_flight;
+  result["run_again"] = stats.run_again;
+  result["awaiting_newer"] = stats.awaiting_newer;
   result["models"] = models;
   result["traffic"] = TrafficStats(*predictor.snapshot());
   result["methods"] = methods;

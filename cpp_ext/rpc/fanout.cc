@@ -202,6 +202,7 @@ const TesseraFanoutApi* FanoutApi() {
       &TesseraLookup::Start,
       [](TesseraLookup* lookup) { lookup->Cancel(); },
       [](TesseraLookup* lookup) { lookup->Release(); },
+      [](const TesseraRoute* route) { return route->fanout().NewerEpoch(*route); },
   };
   return &api;
 }

@@ -312,6 +312,7 @@ const TesseraCallApi kCallApi = {
     [](TesseraCall* call, void (*on_cancel)(void*), void* arg) {
       static_cast<CallSlot*>(call)->NotifyOnCancel(on_cancel, arg);
     },
+    [](TesseraCall* call, int64_t delay_ms) { static_cast<CallSlot*>(call)->PushBack(delay_ms); },
     [](TesseraCall* call, int code, const char* message, size_t message_size, const uint8_t* response,
        size_t response_size, void (*free_response)(void*), void* free_arg) {
       static_cast<CallSlot*>(call)->Finish(code, message, message_size, response, response_size, free_response,

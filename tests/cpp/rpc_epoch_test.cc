@@ -124,21 +124,22 @@ TEST(Epochs, RefusalsTellOfTheNewestPlacementOnly) {
     while (!servers.Open().empty()) RefuseWith(servers.Open()[0].get(), epoch, placement);
     lookup.ExpectFailure(Code::kUnavailable, {"NOT_OWNER", "moved"});
   };
+  const TesseraFanoutApi* api = FanoutApi();
   refuse_both(3, "of 3");
   refuse_both(2, "of 2");
   EXPECT_TRUE(servers.fanout->NewestPlacements().empty()) << "no newer than what the lookup asked for";
-  EXPECT_EQ(servers.fanout->NewerEpoch(*servers.route), 0u);
+  EXPECT_EQ(api->newer_epoch(servers.route.get()), 0u);
   EXPECT_EQ(servers.fanout->placements_told(), 0);
   refuse_both(7, "of 7");
   refuse_both(6, "of 6");
   refuse_both(8, "");
   EXPECT_EQ(servers.fanout->NewestPlacements().at("ranker"), "of 7");
   EXPECT_EQ(servers.fanout->placements_told(), 1);
-  EXPECT_EQ(servers.fanout->NewerEpoch(*servers.route), 8u) << "known, though nobody has said what is in it";
+  EXPECT_EQ(api->newer_epoch(servers.route.get()), 8u) << "known, though nobody has said what is in it";
   servers.MakeRoute(SpecOf(7));
-  EXPECT_EQ(servers.fanout->NewerEpoch(*servers.route), 8u);
+  EXPECT_EQ(api->newer_epoch(servers.route.get()), 8u);
   servers.MakeRoute(SpecOf(8));
-  EXPECT_EQ(servers.fanout->NewerEpoch(*servers.route), 0u);
+  EXPECT_EQ(api->newer_epoch(servers.route.get()), 0u);
 }
 
 TEST(Epochs, WhatIsToldOfOneModelSaysNothingOfAnother) {
@@ -153,7 +154,7 @@ TEST(Epochs, WhatIsToldOfOneModelSaysNothingOfAnother) {
   RouteSpec other = SpecOf(3);
   other.model = "other";
   servers.MakeRoute(other);
-  EXPECT_EQ(servers.fanout->NewerEpoch(*servers.route), 0u);
+  EXPECT_EQ(FanoutApi()->newer_epoch(servers.route.get()), 0u);
 }
 
 TEST(Epochs, ANewRouteSharesConnectionsAndWhatIsThoughtOfServers) {

@@ -238,6 +238,7 @@ const TesseraCallApi kFakeApi = {
     [](TesseraCall*) -> int64_t { return TESSERA_NO_DEADLINE; },
     [](TesseraCall*, const char*, size_t, size_t*) -> const uint8_t* { return nullptr; },
     [](TesseraCall*, void (*)(void*), void*) {},
+    [](TesseraCall*, int64_t) {},
     [](TesseraCall* call, int code, const char* message, size_t message_size, const uint8_t* response,
        size_t response_size, void (*free_response)(void*), void* free_arg) {
       FakeCall* fake = reinterpret_cast<FakeCall*>(call);

@@ -211,7 +211,6 @@ def test_a_router_that_never_reaches_etcd_learns_from_the_servers_where_slots_ha
         moved = reshard(cluster, "start", "--remove=server-1")
         assert moved.returncode == 0, moved.stderr
         assert found(cluster).members["server-1"].bytes_used == 0
-        deadline_s = time.monotonic() + 30
-        while not answer():
-            assert time.monotonic() < deadline_s
-        assert all(answer() for _ in range(20))
+        # The first one meets a server that has dropped what it asks for, waits for the newer placement and runs again.
+        for _ in range(20):
+            assert predict(channel, small_model.request(), timeout_s=30.0)[0] == small_model.expected[2]

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-ABI_VERSION = 3
+ABI_VERSION = 4
 NO_DEADLINE = (1 << 63) - 1
 
 _capsule_new = ctypes.pythonapi.PyCapsule_New
@@ -28,6 +28,7 @@ _Request = ctypes.CFUNCTYPE(_VOID, _VOID, ctypes.POINTER(ctypes.c_size_t))
 _Deadline = ctypes.CFUNCTYPE(ctypes.c_int64, _VOID)
 _Metadata = ctypes.CFUNCTYPE(_VOID, _VOID, _VOID, ctypes.c_size_t, ctypes.POINTER(ctypes.c_size_t))
 _Notify = ctypes.CFUNCTYPE(None, _VOID, _OnCancel, _VOID)
+_PushBack = ctypes.CFUNCTYPE(None, _VOID, ctypes.c_int64)
 _Finish = ctypes.CFUNCTYPE(None, _VOID, ctypes.c_int, _VOID, ctypes.c_size_t, _VOID, ctypes.c_size_t, _Free, _VOID)
 
 
@@ -38,6 +39,7 @@ class _CallApi(ctypes.Structure):
         ("deadline_ns", _Deadline),
         ("metadata", _Metadata),
         ("notify_on_cancel", _Notify),
+        ("push_back", _PushBack),
         ("finish", _Finish),
     ]
 
@@ -58,6 +60,7 @@ class Call:
     metadata: dict[bytes, Any] = field(default_factory=dict)
     ended: threading.Event = field(default_factory=threading.Event)
     on_cancel: Callable[[], None] | None = None
+    push_back_ms: int | None = None
     code: int = -1
     message: str = ""
     response: bytes = b""
@@ -79,6 +82,7 @@ class HandlerClient:
             _Deadline(self._deadline),
             _Metadata(self._metadata),
             _Notify(self._notify),
+            _PushBack(self._push_back),
             _Finish(self._finish),
         )
 
@@ -123,6 +127,9 @@ class HandlerClient:
     def _notify(self, key: int, on_cancel: Any, arg: int) -> None:
         self._calls[key].on_cancel = lambda: on_cancel(arg)
 
+    def _push_back(self, key: int, delay_ms: int) -> None:
+        self._calls[key].push_back_ms = delay_ms
+
     def _finish(
         self, key: int, code: int, message: int, message_size: int, response: int, size: int, free: Any, arg: int
     ) -> None:
@@ -151,6 +158,7 @@ _Count = ctypes.CFUNCTYPE(ctypes.c_uint32, _VOID)
 _Shape = ctypes.CFUNCTYPE(None, _VOID, ctypes.c_uint32, ctypes.POINTER(ctypes.c_int64), ctypes.POINTER(ctypes.c_int64))
 _Start = ctypes.CFUNCTYPE(_VOID, _VOID, ctypes.POINTER(_Gather), ctypes.c_size_t, ctypes.c_int64, _Done, _VOID)
 _Lookup = ctypes.CFUNCTYPE(None, _VOID)
+_NewerEpoch = ctypes.CFUNCTYPE(ctypes.c_uint64, _VOID)
 
 
 class _FanoutApi(ctypes.Structure):
@@ -163,6 +171,7 @@ class _FanoutApi(ctypes.Structure):
         ("start", _Start),
         ("cancel", _Lookup),
         ("release_lookup", _Lookup),
+        ("newer_epoch", _NewerEpoch),
     ]
 
 
@@ -170,7 +179,8 @@ class FakeFanout:
     """Answers lookups from arrays, in the way that `mode` says.
 
     Modes: "now" (inside `start`), "later" (on another thread), "hang" (only when cancelled), "fail"
-    (with `code` and `message`).
+    (with `code` and `message`). Lookups over the routes in `failing` fail whatever the mode; `newer_epochs` has, by
+    route, what servers told of. `before_lookup` is called first in each lookup.
     The process can have one fan-out, so that tests share an instance and call `reset`.
     """
 
@@ -184,6 +194,7 @@ class FakeFanout:
             _Start(self._start),
             _Lookup(self._cancel),
             _Lookup(self._release_lookup),
+            _NewerEpoch(lambda route: self.newer_epochs.get(route, 0)),
         )
         self._api = _FanoutApi(ABI_VERSION, *self._callbacks)
         self.capsule = _capsule_new(ctypes.addressof(self._api), b"tessera.fanout", None)
@@ -193,10 +204,14 @@ class FakeFanout:
         self.routes = routes
         self.mode = mode
         self.code, self.message = 14, "table t: no live server"
+        self.failing: set[int] = set()
+        self.newer_epochs: dict[int, int] = {}
+        self.before_lookup: Callable[[], None] = lambda: None
         self.lookups: list[list[tuple[int, list[int]]]] = []
         self.deadlines: list[int] = []
         self.references: dict[int, int] = {}
         self.hanging: dict[int, Callable[[], None]] = {}
+        self._dones: dict[int, tuple[Any, Any]] = {}
         self.unreleased = 0
         self._threads: list[threading.Thread] = []
 
@@ -219,6 +234,7 @@ class FakeFanout:
         row_bytes[0] = array[0].nbytes
 
     def _start(self, route: int, gathers: Any, count: int, deadline_ns: int, done: Any, arg: int) -> int:
+        self.before_lookup()
         copies = [(g.table, g.id_width_bytes, g.ids, g.ids_count, g.rows) for g in gathers[:count]]
         handle = len(self.lookups) + 1
         self.unreleased += 1
@@ -238,17 +254,27 @@ class FakeFanout:
         def fail(code: int, message: str) -> None:
             done(arg, code, message.encode(), len(message.encode()))
 
-        if self.mode == "now":
+        if route in self.failing:
+            fail(self.code, self.message)
+        elif self.mode == "now":
             answer()
         elif self.mode == "later":
             thread = threading.Thread(target=answer)
             self._threads.append(thread)
             thread.start()
         elif self.mode == "hang":
+            self._dones[handle] = (done, arg)
             self.hanging[handle] = lambda: fail(1, "cancelled")
         else:
             fail(self.code, self.message)
         return handle
+
+    def fail_hanging(self) -> None:
+        """Fail the lookups that hang, with `code` and `message`."""
+        for handle in list(self.hanging):
+            done, arg = self._dones[handle]
+            del self.hanging[handle]
+            done(arg, self.code, self.message.encode(), len(self.message.encode()))
 
     def _cancel(self, handle: int) -> None:
         end = self.hanging.pop(handle, None)

@@ -109,6 +109,8 @@ def router_statistics() -> RouterStatistics:
             "requests": 410,
             "errors": {"INVALID_ARGUMENT": 4, "UNAVAILABLE": 7},
             "in_flight": 3,
+            "run_again": 2,
+            "awaiting_newer": 1,
             "models": {"ranker": {1: 10, 2: 400}},
             "traffic": {
                 "ranker": {
