@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
 from cpp_ext import _graph
@@ -9,8 +11,9 @@ from support.fake_abi import FakeFanout
 
 
 @pytest.fixture(scope="session")
-def the_fanout() -> FakeFanout:
+def the_fanout() -> Iterator[FakeFanout]:
     """Answers lookups from arrays; tests `reset` it."""
     fanout = FakeFanout()
     _graph.configure(fanout=fanout.capsule)
-    return fanout
+    yield fanout
+    fanout.wait_until_unused()

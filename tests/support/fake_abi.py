@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -185,6 +186,8 @@ class FakeFanout:
     """
 
     def __init__(self) -> None:
+        self._mu = threading.RLock()  # what is freed in between releases its routes here, too
+        self._in_use = 0
         self.reset({})
         self._callbacks = (
             _Route(self._retain),
@@ -200,7 +203,8 @@ class FakeFanout:
         self.capsule = _capsule_new(ctypes.addressof(self._api), b"tessera.fanout", None)
 
     def reset(self, routes: dict[int, list[np.ndarray[Any, Any]]], mode: str = "now") -> None:
-        """Serve these tables by route number (≥ 1)."""
+        """Serve these tables by route number (≥ 1), when nothing is left of what was served before."""
+        self.wait_until_unused()
         self.routes = routes
         self.mode = mode
         self.code, self.message = 14, "table t: no live server"
@@ -222,11 +226,23 @@ class FakeFanout:
         for thread in self._threads:
             thread.join(10)
 
+    def wait_until_unused(self) -> None:
+        """Return when routes and lookups are released: native threads that do so call Python, which must not have ended."""
+        end_s = time.monotonic() + 30
+        while self._in_use:
+            assert time.monotonic() < end_s, f"{self._in_use} routes and lookups are still in use"
+            gc.collect()
+            time.sleep(0.001)
+
     def _retain(self, route: int) -> None:
-        self.references[route] = self.references.get(route, 0) + 1
+        with self._mu:
+            self._in_use += 1
+            self.references[route] = self.references.get(route, 0) + 1
 
     def _release(self, route: int) -> None:
-        self.references[route] -= 1
+        with self._mu:
+            self._in_use -= 1
+            self.references[route] = self.references.get(route, 0) - 1
 
     def _shape(self, route: int, table: int, rows: Any, row_bytes: Any) -> None:
         array = self.routes[route][table]
@@ -236,14 +252,16 @@ class FakeFanout:
     def _start(self, route: int, gathers: Any, count: int, deadline_ns: int, done: Any, arg: int) -> int:
         self.before_lookup()
         copies = [(g.table, g.id_width_bytes, g.ids, g.ids_count, g.rows) for g in gathers[:count]]
-        handle = len(self.lookups) + 1
-        self.unreleased += 1
-        self.deadlines.append(deadline_ns)
         wanted = []
         for table, width, ids, ids_count, _ in copies:
             kind = ctypes.c_int64 if width == 8 else ctypes.c_int32
             wanted.append((table, list((kind * ids_count).from_address(ids))))
-        self.lookups.append(wanted)
+        with self._mu:
+            self._in_use += 1
+            self.unreleased += 1
+            self.deadlines.append(deadline_ns)
+            self.lookups.append(wanted)
+            handle = len(self.lookups)
 
         def answer() -> None:
             for (table, numbers), (*_, rows) in zip(wanted, copies, strict=True):
@@ -282,4 +300,6 @@ class FakeFanout:
             end()
 
     def _release_lookup(self, handle: int) -> None:
-        self.unreleased -= 1
+        with self._mu:
+            self._in_use -= 1
+            self.unreleased -= 1
