@@ -49,11 +49,22 @@ size_t Choose(const char* argument, const Names& names, const std::string& name)
   return static_cast<size_t>(found - names.begin());
 }
 
+// Waits for requests that end, which may need the interpreter for it. Also runs on threads of the core.
+void DeletePredictor(Predictor* predictor) {
+  if (PyGILState_Check() == 0) {
+    delete predictor;
+    return;
+  }
+  py::gil_scoped_release release;
+  delete predictor;
+}
+
 std::shared_ptr<Predictor> MakePredictor(int64_t max_in_flight, bool tensor_content, bool check_method_names) {
   if (max_in_flight < 1) {
     Check(absl::InvalidArgumentError(absl::StrCat("max_in_flight: got ", max_in_flight, ", expected 1 or more")));
   }
-  return std::make_shared<Predictor>(PredictorOptions{max_in_flight, {tensor_content, check_method_names}});
+  const PredictorOptions options = {max_in_flight, {tensor_content, check_method_names}};
+  return std::shared_ptr<Predictor>(new Predictor(options), &DeletePredictor);
 }
 
 void Publish(Predictor& predictor, const std::map<std::string, std::vector<std::shared_ptr<ServedVersion>>>& models,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
 from collections.abc import Callable
@@ -219,6 +220,26 @@ def test_a_request_that_runs_again_can_be_cancelled(model: Model, fanout: FakeFa
     wait_until(lambda: len(fanout.hanging) == 1)
     assert call.on_cancel is not None
     call.on_cancel()
+    assert call.ended.wait(30)
+    assert call.code == Code.CANCELLED
+
+
+def test_a_predictor_that_goes_while_a_request_ends_leaves_the_interpreter_to_it(graph: Any, fanout: FakeFanout) -> None:
+    fanout.mode = "hang"
+    model = Model(graph, fanout)
+    model.publish(NEW)
+    call = model.start()
+    (handle,) = fanout.hanging
+    end, going = fanout.hanging[handle], threading.Event()
+    fanout.hanging[handle] = lambda: (going.wait(30), end())
+    assert call.on_cancel is not None
+    call.on_cancel()
+    wait_until(lambda: not fanout.hanging)
+    timer = threading.Timer(0.05, going.set)
+    timer.start()
+    del model
+    gc.collect()  # frees the predictor, which waits for the request, which waits for the timer's thread
+    timer.join(30)
     assert call.ended.wait(30)
     assert call.code == Code.CANCELLED
 
