@@ -8,7 +8,7 @@ from prometheus_client.core import Metric
 
 from placement.view_metrics import view_metrics
 from shard_server.statistics import ShardServerStatistics
-from tessera.metric_families import build_info, counter, gauge, readiness
+from tessera.metric_families import build_info, counter, gauge, process_families
 
 _REFUSED = "refused_"
 
@@ -24,7 +24,7 @@ class ShardServerCollector:
         """See `prometheus_client.registry.Collector`."""
         statistics = self._read()
         yield build_info(self._build)
-        yield readiness(statistics.is_ready)
+        yield from process_families(statistics.is_ready, statistics.memory_limit_bytes, statistics.certificate)
         yield from _lookups(statistics.tables)
         yield from _calls(statistics.calls)
         yield from _held(statistics)

@@ -9,7 +9,6 @@ import uuid
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +25,7 @@ from placement.view import ClusterSnapshot, ClusterView
 from shard_server.desired import DesiredPackage, PackageKey, released
 from shard_server.holder import Holder, MountedHolder
 from shard_server.holdings import Holdings, MountedFiles
-from shard_server.memory import blob_share, machine_memory_bytes
+from shard_server.memory import blob_share
 from shard_server.placement_service import PlacementService
 from shard_server.readiness import missing
 from shard_server.settings import ShardServerSettings
@@ -35,8 +34,9 @@ from shard_server.staging.peers import READ_BLOB
 from shard_server.staging.rate_limit import RateLimit
 from shard_server.staging.service import CHUNK_BYTES, BlobService
 from shard_server.statistics import ShardServerStatistics, bucket_counts
-from tessera.certificates import follow_certificates
+from tessera.certificates import Certificates, follow_certificates, validity
 from tessera.clock import SystemClock
+from tessera.memory import machine_memory_bytes, memory_limit_bytes
 from tessera.monitoring import metrics_text, open_monitoring
 from tessera.process_settings import with_port
 from tessera.repository import Repository
@@ -67,6 +67,7 @@ class ShardServer:
         self._certificates = settings.certificates()
         self._server = make_server(settings.listen, settings, self._certificates)
         self._server.serve_tables(self._tables)
+        self._memory_limit_bytes = memory_limit_bytes()
         limit_bytes = settings.memory_limit_bytes or machine_memory_bytes()
         self._capacity_bytes: int = settings.capacity_bytes or blob_share(limit_bytes)
         if settings.blob_dir_bytes:
@@ -143,7 +144,7 @@ class ShardServer:
         self._certificate_watch = asyncio.create_task(
             follow_certificates(
                 settings.certificates,
-                partial(show_certificates, self._server),
+                self._show,
                 self._certificates,
                 poll_s=settings.tls_poll_s,
             ),
@@ -167,6 +168,10 @@ class ShardServer:
         self._teller = asyncio.create_task(self._tell_progress(), name="shard_server.progress")
         _log.info("server %s: listening on %s", settings.server_id, self.address)
 
+    def _show(self, certificates: Certificates) -> None:
+        show_certificates(self._server, certificates)
+        self._certificates = certificates
+
     def _collect(self) -> Collect:
         from shard_server.metrics import ShardServerCollector  # here: for the import time of Prometheus' library
 
@@ -185,6 +190,8 @@ class ShardServer:
             view=self._view.read(),
             staging=self._holder.progress(),
             staged=self._holder.counts(),
+            memory_limit_bytes=self._memory_limit_bytes,
+            certificate=validity(self._certificates.certificate),
         )
 
     async def _apply(self, snapshot: ClusterSnapshot) -> bool:

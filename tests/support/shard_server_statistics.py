@@ -34,4 +34,5 @@ def shard_server_statistics() -> ShardServerStatistics:
         view=view_reading(),
         staging=StagingRecord(done_bytes=600, total_bytes=1000),
         staged=StagingCounts(fetched_bytes=5600, problems=2),
+        memory_limit_bytes=8 << 30,
     )
