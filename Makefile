@@ -99,6 +99,19 @@ k8s-tools: ## what `make test-k8s` needs, in build/k8s-tools (needs Go and PyPI;
 test-k8s: $(VENV)/.deps k8s-tools ## the manifests: schemas of three Kubernetes, policies evaluated, Helm and kustomize equal
 	$(BIN)/python -m pytest -q tests/k8s
 
+# Tests of faults in tests/integration are part of `make test` as well; here they run longer, at a higher rate.
+FAULT_TESTS := tests/integration/test_network_faults.py
+FAULT_ENV := TESSERA_FAULT_RATE=200 TESSERA_FAULT_DROPS=100
+.PHONY: test-faults
+test-faults: setup ## faults under load, longer and at a higher rate than in `make test`
+	$(FAULT_ENV) $(BIN)/python -m pytest -q $(FAULT_TESTS)
+
+.PHONY: fault-table
+fault-table: setup ## the same, and docs/reliability.md gets what was measured; wants a quiet machine
+	rm -f build/faults.jsonl
+	$(FAULT_ENV) TESSERA_FAULT_REPORT=build/faults.jsonl $(BIN)/python -m pytest -q $(FAULT_TESTS)
+	PYTHONPATH=tests:. $(BIN)/python -m support.fault_report build/faults.jsonl docs/reliability.md
+
 FUZZ_SECONDS ?= 30
 .PHONY: fuzz
 fuzz: $(VENV)/.deps ## libFuzzer on what parses requests, FUZZ_SECONDS each (needs clang)
