@@ -112,6 +112,11 @@ fault-table: setup ## the same, and docs/reliability.md gets what was measured; 
 	$(FAULT_ENV) TESSERA_FAULT_REPORT=build/faults.jsonl $(BIN)/python -m pytest -q $(FAULT_TESTS)
 	PYTHONPATH=tests:. $(BIN)/python -m support.fault_report build/faults.jsonl docs/reliability.md
 
+.PHONY: test-monitoring
+test-monitoring: setup ## alert rules and dashboards, against promtool and a Prometheus that scrapes a cluster (installs Debian's prometheus)
+	@command -v promtool >/dev/null || $(MAKE) --no-print-directory system SYSTEM_PACKAGES=prometheus
+	$(BIN)/python -m pytest -q tests/monitoring
+
 FUZZ_SECONDS ?= 30
 .PHONY: fuzz
 fuzz: $(VENV)/.deps ## libFuzzer on what parses requests, FUZZ_SECONDS each (needs clang)
