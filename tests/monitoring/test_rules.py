@@ -1,4 +1,4 @@
-"""promtool's opinion of the alert rules, and of each alert a cluster for which it fires and one for which it does not."""
+"""promtool's opinion of the alert rules; and for each alert a cluster that makes it fire, and one that does not."""
 
 import json
 import subprocess
@@ -10,7 +10,7 @@ from typing import Any
 from support.monitoring import alerts, rule_file
 from support.promql import names
 
-Series = Mapping[str, str]
+Series = dict[str, str]
 
 ROUTER = 'namespace="t",job="tessera-router",instance="r"'
 SHARD = 'namespace="t",job="tessera-shard",instance="s"'
@@ -94,6 +94,10 @@ def _one(name: str, target: str, values: str) -> Series:
     return {f"{name}{{{target}}}": values}
 
 
+def _memory(used: str, limit: str) -> Series:
+    return _one("process_resident_memory_bytes", SHARD, used) | _one("tessera_memory_limit_bytes", SHARD, limit)
+
+
 _LOADS = f'{ROUTER},model_name="m",status='
 _LOGGED = f'{ROUTER},model_name="m",status_code='
 _REGION = {**MODEL, "op_name": "mlp"}
@@ -103,8 +107,12 @@ CASES: Mapping[str, Case] = {
         (_requests(6000, 120, "INVALID_ARGUMENT"), _requests(6000, 20), _requests(5, 0.1)),
         MODEL,
     ),
-    "TesseraErrorBudgetBurnsSlowly": Case(_requests(6000, 24), (_requests(6000, 5), _requests(6000, 24, "CANCELLED")), MODEL),
-    "TesseraSlotsWithoutOwner": Case(_owners(NONE), (_owners(ONE), _owners(NONE, NONE), _owners("1+0x38 0+0x2")), MODEL),
+    "TesseraErrorBudgetBurnsSlowly": Case(
+        _requests(6000, 24), (_requests(6000, 5), _requests(6000, 24, "CANCELLED")), MODEL
+    ),
+    "TesseraSlotsWithoutOwner": Case(
+        _owners(NONE), (_owners(ONE), _owners(NONE, NONE), _owners("1+0x38 0+0x2")), MODEL
+    ),
     "TesseraReplicasMissing": Case(_owners(ONE), (_owners("2+0x3000"), _owners("2+0x30 1+0x20")), MODEL),
     "TesseraPlacementsDisagree": Case(
         _epochs("7+0x3000", "8+0x3000"), (_epochs("7+0x3000", "7+0x3000"), _epochs("7+0x35 8+0x20", "8+0x3000")), MODEL
@@ -154,11 +162,16 @@ CASES: Mapping[str, Case] = {
     ),
     "TesseraLoadFails": Case(
         _one("tessera_model_loads_total", _LOADS + '"NOT_FOUND"', "_x35 1+0x20"),
-        (_one("tessera_model_loads_total", _LOADS + '"OK"', "0+1x3000"), _one("tessera_model_loads_total", _LOADS + '"NOT_FOUND"', ONE)),
+        (
+            _one("tessera_model_loads_total", _LOADS + '"OK"', "0+1x3000"),
+            _one("tessera_model_loads_total", _LOADS + '"NOT_FOUND"', ONE),
+        ),
         {**ON_ROUTER, **MODEL, "status": "NOT_FOUND"},
     ),
     "TesseraCertificateEnds": Case(_certificate(0, DAY_S), (_certificate(0, 2 * DAY_S),), ON_ROUTER, "21h"),
-    "TesseraCertificateEndsSoon": Case(_certificate(0, DAY_S), (_certificate(0, DAY_S + 3 * 3600),), ON_ROUTER, "23h30m"),
+    "TesseraCertificateEndsSoon": Case(
+        _certificate(0, DAY_S), (_certificate(0, DAY_S + 3 * 3600),), ON_ROUTER, "23h30m"
+    ),
     "TesseraRequestsRefused": Case(
         _requests(900, 100, "RESOURCE_EXHAUSTED"),
         (_requests(900, 1, "RESOURCE_EXHAUSTED"), _requests(900, 100)),
@@ -192,8 +205,8 @@ CASES: Mapping[str, Case] = {
         ON_SHARD,
     ),
     "TesseraMemoryShort": Case(
-        _one("process_resident_memory_bytes", SHARD, "96+0x3000") | _one("tessera_memory_limit_bytes", SHARD, "100+0x3000"),
-        (_one("process_resident_memory_bytes", SHARD, "96+0x3000") | _one("tessera_memory_limit_bytes", SHARD, NONE),),
+        _memory("96+0x3000", "100+0x3000"),
+        (_memory("96+0x3000", NONE), _memory("94+0x3000", "100+0x3000")),
         ON_SHARD,
     ),
     "TesseraFilesShort": Case(
