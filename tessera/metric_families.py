@@ -33,8 +33,8 @@ def render(families: Iterable[Metric]) -> bytes:
     """Return the text of `families`. Unlike the library's, it leaves the names of counters as they are."""
     lines: list[str] = []
     for family in families:
-        is_suffixed = any(sample.name == f"{family.name}_total" for sample in family.samples)
-        name = f"{family.name}_total" if family.type == "counter" and is_suffixed else family.name
+        # The library's own counters have samples with `_total`, also those that have none yet.
+        name = f"{family.name}_total" if isinstance(family, CounterMetricFamily) else family.name
         lines.append(f"# HELP {name} {_escape(family.documentation)}")
         lines.append(f"# TYPE {name} {family.type}")
         for sample in family.samples:
