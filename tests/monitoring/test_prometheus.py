@@ -15,6 +15,7 @@ from support.batched_model import WIDTH, save_batched_model
 from support.monitoring import alerts, dashboards, groups, panel_expressions, rule_file, rules
 from support.prometheus_process import PrometheusProcess
 from support.promql import names
+from support.resharding import reshard
 from support.running import run_cluster
 from support.serving import FLOAT32, Load, predict, predict_request
 from support.small_model import SmallModel, make_small_model
@@ -150,6 +151,13 @@ def test_what_breaks_is_noticed(cluster: LocalCluster, tmp_path: Path) -> None:
 
         prometheus.wait_for(lambda: len(prometheus.query("up == 1")) == 3)
         prometheus.wait_for(lambda: prometheus.query("tessera_placement_ready_owners == 2") != [])
+        prometheus.wait_for(lambda: prometheus.firing() == {}, tell=prometheus.firing)
+        held = reshard(cluster, "start", "--remove=server-1", "--replicas=1", "--no-commit")
+        assert held.returncode == 0, held.stderr
+        fires("TesseraOperationForgotten")
+        assert prometheus.query('tessera_operation_state{state!="STOPPED"}') == []
+        given_up = reshard(cluster, "abort")
+        assert given_up.returncode == 0, given_up.stderr
         prometheus.wait_for(lambda: prometheus.firing() == {}, tell=prometheus.firing)
         servers = [_process(cluster, f"server-{i}") for i in range(2)]
         servers[0].kill()
