@@ -1,7 +1,9 @@
 """Runbooks: every alert has one, links lead somewhere, and what they tell to type parses."""
 
+import ast
 import re
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -105,3 +107,27 @@ def test_queries_and_metrics_and_flags_are_there(page: Path) -> None:
     known = {*RouterSettings.__dataclass_fields__, *ShardServerSettings.__dataclass_fields__}
     for flag in re.findall(r"`--([a-z-]+)[^`]*`", text):
         assert flag.replace("-", "_") in known | {"keep", "dry_run"}, flag
+
+
+def _constants() -> Iterator[str]:
+    """Yield the texts in our code, but for docstrings; pieces of one text one by one."""
+    for package in ("tessera", "placement", "shard_server", "router", "admin"):
+        for path in (ROOT / package).rglob("*.py"):
+            tree = ast.parse(path.read_text("utf-8"))
+            told = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+            for node in ast.walk(tree):
+                if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in told:
+                    yield node.value
+
+
+def test_texts_that_processes_say_are_in_the_code() -> None:
+    constants = "\n".join(_constants())
+    found = 0
+    for page in PAGES:
+        for title in ("it says", "it says, or shows", "the text says", "the check says"):
+            table = page.read_text("utf-8").partition(f"| {title} | do |\n")[2]
+            for cell in re.findall(r"^\| (.*?) \|", table.partition("\n\n")[0], re.MULTILINE):
+                for piece in (piece.strip() for text in re.findall(r"`([^`]+)`", cell) for piece in text.split("…")):
+                    found += 1
+                    assert piece in constants, f"{page.name}: {piece}"
+    assert found > 20
