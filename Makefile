@@ -100,10 +100,10 @@ test-k8s: $(VENV)/.deps k8s-tools ## the manifests: schemas of three Kubernetes,
 	$(BIN)/python -m pytest -q tests/k8s
 
 # Tests of faults in tests/integration are part of `make test` as well; here they run longer, at a higher rate.
-FAULT_TESTS := tests/integration/test_network_faults.py
+FAULT_TESTS := tests/faults tests/integration/test_network_faults.py
 FAULT_ENV := TESSERA_FAULT_RATE=200 TESSERA_FAULT_DROPS=100
 .PHONY: test-faults
-test-faults: setup ## faults under load, longer and at a higher rate than in `make test`
+test-faults: setup ## faults of processes, etcd, networks, disks, memory and clocks under load (20 minutes; some skip without root or faketime)
 	$(FAULT_ENV) $(BIN)/python -m pytest -q $(FAULT_TESTS)
 
 .PHONY: fault-table

@@ -15,7 +15,7 @@ from typing import Protocol
 
 from cpp_ext import _rpc
 from shard_server.desired import DesiredPackage, PackageKey
-from tessera.errors import DataLossError
+from tessera.errors import DataLossError, ResourceExhaustedError
 from tessera.manifest import Manifest
 from tessera.repository import Repository
 from tessera.settings import format_bytes
@@ -23,6 +23,8 @@ from tessera.settings import format_bytes
 _log = logging.getLogger("shard_server.holdings")
 
 _VERIFY_THREADS = 4
+_NO_THREAD = "start new thread"
+"""What Python's RuntimeError says when there is no memory, or number, for one more."""
 
 
 class Files(Protocol):
@@ -133,8 +135,16 @@ class Holdings:
         self._manifests = {digest: manifest for digest, manifest in self._manifests.items() if digest in kept}
 
     def _map_all(self, sizes: Mapping[str, int]) -> list[_rpc.Blob]:
-        with ThreadPoolExecutor(_VERIFY_THREADS, "verify") as pool:  # hashing releases the GIL
-            return list(pool.map(self._map, sizes.keys(), sizes.values()))
+        try:
+            with ThreadPoolExecutor(_VERIFY_THREADS, "verify") as pool:  # hashing releases the GIL
+                return list(pool.map(self._map, sizes.keys(), sizes.values()))
+        except (MemoryError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and _NO_THREAD not in str(error):
+                raise
+            raise ResourceExhaustedError(
+                f"memory: there is none for mapping {len(sizes)} blobs, {format_bytes(sum(sizes.values()))}: "
+                f"{str(error) or 'MemoryError'}"
+            ) from error
 
     def _map(self, digest: str, size_bytes: int) -> _rpc.Blob:
         path = self.files.blob_file(digest, size_bytes)

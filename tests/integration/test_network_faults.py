@@ -12,7 +12,7 @@ import pytest
 from support.command_line import tessera_here
 from support.fault_proxy import FaultProxy
 from support.open_load import OpenLoad
-from support.proxied_cluster import ProxiedCluster, compact, metric
+from support.proxied_cluster import ProxiedCluster, compact, follows_etcd, metric
 from support.resharding import found, reshard_command
 from support.rpc_calls import wait_until
 from support.running import ClusterFactory
@@ -63,11 +63,8 @@ def test_a_router_whose_connections_to_etcd_break_again_and_again_serves_and_fol
     assert isinstance(cluster, ProxiedCluster)
     proxy, relists = cluster.proxies["router"], "tessera_store_relists_total"
 
-    def follows() -> bool:
-        return metric(cluster, "tessera_store_connected") == 1
-
     def follows_again(connections: int) -> bool:
-        return proxy.connections > connections and follows()
+        return proxy.connections > connections and follows_etcd(cluster)
 
     with OpenLoad({"router": cluster.router_address}, small_model) as load:
         before, began_s = metric(cluster, relists), time.monotonic()
@@ -82,11 +79,11 @@ def test_a_router_whose_connections_to_etcd_break_again_and_again_serves_and_fol
 
         with load.fault("8", "etcd forgets its history while a router is cut off") as fault:
             proxy.cut()
-            wait_until(lambda: not follows(), 60)
+            wait_until(lambda: not follows_etcd(cluster), 60)
             compact(cluster)
             load.wait_for_answers(25)
             proxy.heal()
-            wait_until(follows, 60)
+            wait_until(lambda: follows_etcd(cluster), 60)
             fault.recovered()
         moved = tessera_here(*reshard_command(cluster, "start", "--remove=server-1"))
         assert moved.returncode == 0, moved.stderr  # the router has said that it uses the new placement

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import tempfile
 import urllib.request
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from unittest.mock import patch
 
 import grpc
 
@@ -25,10 +28,12 @@ class ProxiedCluster(LocalCluster):
     Args:
         proxied: processes behind a proxy: shard servers are reached through it, the router reaches etcd through it.
         etcd_of: process → the etcd endpoints that it is given instead of `etcd_endpoint`.
+        environ_of: process → variables of its environment.
     """
 
     proxied: Sequence[str] = ()
     etcd_of: dict[str, str] = field(default_factory=dict)
+    environ_of: dict[str, dict[str, str]] = field(default_factory=dict)
     proxies: dict[str, FaultProxy] = field(default_factory=dict)
     _stack: ExitStack = field(default_factory=ExitStack)
 
@@ -63,7 +68,8 @@ class ProxiedCluster(LocalCluster):
         before = self.etcd_endpoint
         self.etcd_endpoint = self.etcd_of.get(name, before)
         try:
-            return super()._start(name, command, cpus, repository)
+            with patch.dict(os.environ, self.environ_of.get(name, {})):
+                return super()._start(name, command, cpus, repository)
         finally:
             self.etcd_endpoint = before
 
@@ -80,6 +86,24 @@ def metric(cluster: LocalCluster, name: str) -> float:
     with urllib.request.urlopen(f"http://{cluster.metrics_address}/metrics", timeout=30) as response:
         text = response.read().decode()
     return sum(float(value) for value in re.findall(rf"^{name}(?:{{.*}})? (\S+)$", text, re.MULTILINE))
+
+
+def child(cluster: LocalCluster, name: str) -> Child:
+    """Return the process of that name that was started last."""
+    return [child for child in cluster.children.children if child.name == name][-1]
+
+
+def signal_to(cluster: LocalCluster, name: str, number: int) -> None:
+    """Send a signal to a process; wait for its end if it cannot but end."""
+    process = child(cluster, name).process
+    os.kill(process.pid, number)
+    if number == signal.SIGKILL:
+        process.wait(30)
+
+
+def follows_etcd(cluster: LocalCluster) -> bool:
+    """Whether the router's last exchange with etcd went well."""
+    return metric(cluster, "tessera_store_connected") == 1
 
 
 def compact(cluster: LocalCluster) -> None:

@@ -58,7 +58,7 @@ def run_cluster(
 async def _load(
     cluster: LocalCluster, versions: Sequence[int], replicas: int, labels: Mapping[str, int] | None
 ) -> None:
-    store = open_etcd(EtcdSettings((cluster.etcd_endpoint,)))
+    store = open_etcd(EtcdSettings(tuple(cluster.etcd_endpoint.split(","))))
     try:
         await load(
             store,
