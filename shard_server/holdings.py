@@ -83,6 +83,11 @@ class Holdings:
         return Path(blob.path) if blob is not None else None
 
     @property
+    def blob_sizes(self) -> Mapping[str, int]:
+        """The bytes of each blob that is mapped, by digest. On any thread."""
+        return {digest: blob.size_bytes for digest, blob in self._blobs.items()}
+
+    @property
     def packages(self) -> Mapping[PackageKey, DesiredPackage]:
         """What is being served."""
         return self._published
@@ -133,6 +138,14 @@ class Holdings:
         self._blobs = {digest: blobs[digest] for digest in wanted}
         kept = {key.digest for key in desired}
         self._manifests = {digest: manifest for digest, manifest in self._manifests.items() if digest in kept}
+
+    def give_up(self, digest: str) -> None:
+        """Serve no package any more that has this blob; `apply` maps what it is given anew."""
+        for key, package in self._published.items():
+            if digest in package.blobs():
+                self.store.retire(bytes.fromhex(key.digest))
+        self._published = {key: one for key, one in self._published.items() if digest not in one.blobs()}
+        self._blobs = {name: blob for name, blob in self._blobs.items() if name != digest}
 
     def _map_all(self, sizes: Mapping[str, int]) -> list[_rpc.Blob]:
         try:

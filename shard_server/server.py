@@ -28,6 +28,7 @@ from shard_server.holdings import Holdings, MountedFiles
 from shard_server.memory import blob_share
 from shard_server.placement_service import PlacementService
 from shard_server.readiness import missing
+from shard_server.scrubber import Scrubber
 from shard_server.settings import ShardServerSettings
 from shard_server.staged_holder import open_staged_holder
 from shard_server.staging.peers import READ_BLOB
@@ -55,6 +56,8 @@ PROGRESS_S = 2.0
 """How often progress of staging is told; less often where so many servers tell theirs that etcd would feel it."""
 _PROGRESS_S_PER_MEMBER = 0.02
 
+_SCRUB_STOP_S = 5.0
+
 
 class ShardServer:
     """A shard server in this process; several may live in one. Used on one event loop."""
@@ -73,6 +76,7 @@ class ShardServer:
         if settings.blob_dir_bytes:
             self._capacity_bytes = min(self._capacity_bytes, settings.blob_dir_bytes)
         self._holder = self._make_holder()
+        self._scrubber = Scrubber(self._holder, settings.scrub_interval_s, self._again)
         blobs = BlobService(
             self._holder.path_of,
             RateLimit(settings.staging_bytes_per_s),
@@ -101,9 +105,10 @@ class ShardServer:
         settings = self._settings
         if settings.blob_dir:
             return open_staged_holder(settings, self._tables, self._capacity_bytes, self._again)
-        files = MountedFiles(Repository(settings.repository), settings.verify_blobs == "content")
+        repository = Repository(settings.repository)
+        files = MountedFiles(repository, settings.verify_blobs == "content")
         holdings = Holdings(files, self._tables, populate=settings.populate)
-        return MountedHolder(settings.server_id, holdings, self._capacity_bytes)
+        return MountedHolder(settings.server_id, holdings, self._capacity_bytes, repository)
 
     def _again(self) -> None:
         """Look at the newest snapshot once more; on any thread."""
@@ -165,6 +170,8 @@ class ShardServer:
         self._view.start()
         self._reconciler = Reconciler(self._view, self._apply, on_failure=self._tell)
         self._reconciler.start()
+        if settings.scrub_interval_s:
+            self._scrubber.start()
         self._teller = asyncio.create_task(self._tell_progress(), name="shard_server.progress")
         _log.info("server %s: listening on %s", settings.server_id, self.address)
 
@@ -190,6 +197,7 @@ class ShardServer:
             view=self._view.read(),
             staging=self._holder.progress(),
             staged=self._holder.counts(),
+            scrub=self._scrubber.counts,
             memory_limit_bytes=self._memory_limit_bytes,
             certificate=validity(self._certificates.certificate),
         )
@@ -272,6 +280,7 @@ class ShardServer:
         if self._registration is not None:
             await self._update_record(state=MemberState.DRAINING)
         await self._view.stop()
+        await asyncio.to_thread(self._scrubber.stop, _SCRUB_STOP_S)
         await asyncio.to_thread(self._holder.stop)
         if not await asyncio.to_thread(self._server.drain, self._settings.drain_timeout_s):
             _log.warning("lookups were cut off after --drain-timeout-s=%g", self._settings.drain_timeout_s)
