@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from cpp_ext import _rpc
+from placement.records import Placement
 from shard_server.desired import DesiredPackage, PackageKey
 from tessera.errors import DataLossError, ResourceExhaustedError
 from tessera.manifest import Manifest
@@ -91,6 +92,15 @@ class Holdings:
     def packages(self) -> Mapping[PackageKey, DesiredPackage]:
         """What is being served."""
         return self._published
+
+    def bytes_of(self, placement: Placement) -> int:
+        """Return the bytes of the distinct blobs that are held for the versions of `placement`."""
+        blobs: dict[str, int] = {}
+        for reference in placement.versions:
+            package = self._published.get(PackageKey(placement.model, reference.version, reference.digest))
+            if package is not None:
+                blobs |= package.blobs()
+        return sum(blobs.values())
 
     def manifest(self, model: str, version: int, digest: str) -> Manifest:
         """Return a package's manifest, read at most once.

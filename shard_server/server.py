@@ -6,7 +6,6 @@ import asyncio
 import logging
 import textwrap
 import uuid
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from importlib.metadata import version
@@ -18,19 +17,17 @@ from placement.keys import Keys
 from placement.membership import Registration
 from placement.peers import GET_PLACEMENT
 from placement.reconcile import Reconciler
-from placement.records import MemberRecord, MemberState, Placement
+from placement.records import MemberRecord, MemberState
 from placement.store import Store
 from placement.tasks import end
 from placement.view import ClusterSnapshot, ClusterView
-from shard_server.desired import DesiredPackage, PackageKey, released
-from shard_server.holder import Holder, MountedHolder
-from shard_server.holdings import Holdings, MountedFiles
+from shard_server.desired import released
 from shard_server.memory import blob_share
+from shard_server.open_holder import open_holder
 from shard_server.placement_service import PlacementService
 from shard_server.readiness import missing
 from shard_server.scrubber import Scrubber
 from shard_server.settings import ShardServerSettings
-from shard_server.staged_holder import open_staged_holder
 from shard_server.staging.peers import READ_BLOB
 from shard_server.staging.rate_limit import RateLimit
 from shard_server.staging.service import CHUNK_BYTES, BlobService
@@ -40,7 +37,6 @@ from tessera.clock import SystemClock
 from tessera.memory import machine_memory_bytes, memory_limit_bytes
 from tessera.monitoring import metrics_text, open_monitoring
 from tessera.process_settings import with_port
-from tessera.repository import Repository
 
 if TYPE_CHECKING:
     from tessera.monitoring import Collect
@@ -75,7 +71,7 @@ class ShardServer:
         self._capacity_bytes: int = settings.capacity_bytes or blob_share(limit_bytes)
         if settings.blob_dir_bytes:
             self._capacity_bytes = min(self._capacity_bytes, settings.blob_dir_bytes)
-        self._holder = self._make_holder()
+        self._holder = open_holder(settings, self._tables, self._capacity_bytes, self._again)
         self._scrubber = Scrubber(self._holder, settings.scrub_interval_s, self._again)
         blobs = BlobService(
             self._holder.path_of,
@@ -100,15 +96,6 @@ class ShardServer:
         self._monitoring: MonitoringPort | None = None
         self._generations: dict[str, int] = {}
         self.address = ""
-
-    def _make_holder(self) -> Holder:
-        settings = self._settings
-        if settings.blob_dir:
-            return open_staged_holder(settings, self._tables, self._capacity_bytes, self._again)
-        repository = Repository(settings.repository)
-        files = MountedFiles(repository, settings.verify_blobs == "content")
-        holdings = Holdings(files, self._tables, populate=settings.populate)
-        return MountedHolder(settings.server_id, holdings, self._capacity_bytes, repository)
 
     def _again(self) -> None:
         """Look at the newest snapshot once more; on any thread."""
@@ -221,7 +208,7 @@ class ShardServer:
         for view in snapshot.models.values():
             for target in view.staged:
                 if self._settings.server_id in target.servers and held.has(target):
-                    held_bytes = _bytes_of(self._holder.holdings.packages, target)
+                    held_bytes = self._holder.holdings.bytes_of(target)
                     complete &= await self._registration.report_ready(
                         self._keys, target, view.operation_version, held_bytes
                     )
@@ -293,13 +280,3 @@ class ShardServer:
 
 def _short(problem: str) -> str:
     return textwrap.shorten(problem, MAX_ERROR_CHARS, placeholder=" …")
-
-
-def _bytes_of(packages: Mapping[PackageKey, DesiredPackage], placement: Placement) -> int:
-    """Return the bytes of the distinct blobs that are held for the versions of `placement`."""
-    blobs: dict[str, int] = {}
-    for reference in placement.versions:
-        package = packages.get(PackageKey(placement.model, reference.version, reference.digest))
-        if package is not None:
-            blobs |= package.blobs()
-    return sum(blobs.values())
