@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -15,8 +16,8 @@ from unittest.mock import patch
 
 import grpc
 
-from admin.local_cluster import LocalCluster
-from admin.processes import Child
+from admin.local_cluster import START_TIMEOUT_S, LocalCluster
+from admin.processes import Child, wait_until
 from protos import etcd_pb2 as pb
 from support.fault_proxy import FaultProxy
 
@@ -63,6 +64,15 @@ class ProxiedCluster(LocalCluster):
             return super().start_server(server_id)
         finally:
             self.server_arguments = before
+
+    def start_router_beside(self, name: str) -> str:
+        """Start another router with a state directory of its own; return its address once it listens."""
+        state_dir, ready_file = self.directory / f"{name}.state", self._ready_file(name)
+        state_dir.mkdir(exist_ok=True)
+        command = ["router", "--listen=127.0.0.1:0", f"--state-dir={state_dir}", *self.router_arguments]
+        started = self._start(name, command, self.router_cpus)
+        wait_until("the router listens", ready_file.exists, (started,), START_TIMEOUT_S)
+        return str(json.loads(ready_file.read_text("utf-8"))["address"])
 
     def _start(self, name: str, command: Sequence[str], cpus: frozenset[int], repository: str = "") -> Child:
         before = self.etcd_endpoint
