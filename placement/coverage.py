@@ -30,6 +30,6 @@ def fewest_ready_owners(snapshot: ClusterSnapshot, placement: Placement) -> int:
     """
     unready = set(unready_servers(snapshot, placement))
     if not unready:
-        return min(map(len, placement.slot_servers))
+        return placement.replicas
     positions = {position for position, server in enumerate(placement.servers) if server in unready}
     return min(sum(position not in positions for position in row) for row in placement.slot_servers)
