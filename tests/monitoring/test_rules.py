@@ -160,6 +160,11 @@ CASES: Mapping[str, Case] = {
         (_one("tessera_staging_source_problems_total", SHARD, "0+1x5 5+0x40"),),
         ON_SHARD,
     ),
+    "TesseraBlobDamaged": Case(
+        _one("tessera_scrub_damaged_blobs_total", SHARD, "0+0x30 1+0x20"),
+        (_one("tessera_scrub_damaged_blobs_total", SHARD, "3+0x3000"),),
+        ON_SHARD,
+    ),
     "TesseraLoadFails": Case(
         _one("tessera_model_loads_total", _LOADS + '"NOT_FOUND"', "_x35 1+0x20"),
         (
