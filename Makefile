@@ -92,11 +92,11 @@ k8s-render: $(VENV)/.deps ## render k8s/ for the tests and make the Helm chart's
 	PYTHONPATH=tests:. $(BIN)/python -m support.k8s_render
 
 .PHONY: k8s-tools
-k8s-tools: ## what `make test-k8s` needs, in build/k8s-tools (needs Go and PyPI; a minute, once)
+k8s-tools: ## what `make test-k8s` needs, in build/k8s-tools: Kubernetes, Helm, kwok (needs Go and PyPI; half an hour, once)
 	PYTHON=$(PYTHON) nice -n 19 tests/k8s/tools/build.sh $(abspath build/k8s-tools)
 
 .PHONY: test-k8s
-test-k8s: $(VENV)/.deps k8s-tools ## the manifests: schemas of three Kubernetes, policies evaluated, Helm and kustomize equal
+test-k8s: $(VENV)/.deps k8s-tools ## the manifests: schemas, Helm, and a real API server with its controllers (minutes)
 	$(BIN)/python -m pytest -q tests/k8s
 
 # Tests of faults in tests/integration are part of `make test` as well; here they run longer, at a higher rate.
