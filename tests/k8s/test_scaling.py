@@ -15,7 +15,7 @@ from placement.memory_store import MemoryStore
 from placement.records import MemberRecord, MemberState, ServerRecord, ServerState
 from support.k8s_control_plane import ControlPlane, wait_for
 from support.k8s_objects import OVERLAYS
-from tessera.errors import AbortedError, FailedPreconditionError, NotFoundError, PermissionDeniedError
+from tessera.errors import AbortedError, FailedPreconditionError, PermissionDeniedError
 
 pytestmark = pytest.mark.timeout(900)
 Deploy = Callable[[str], None]
@@ -106,8 +106,8 @@ def test_servers_that_are_drained_are_taken_out(plane: ControlPlane, deploy: Dep
     wait_for("four servers", lambda: plane.ready("shard", 4))
     with pytest.raises(AbortedError, match="409"):
         api.patch_scale("tessera-shard", {"metadata": {"resourceVersion": "1"}, "spec": {"replicas": 5}})
-    with pytest.raises(NotFoundError, match="404"):
-        _scale_from_a_pod(api, 4, shard_set="tessera-shards")
+    with pytest.raises(PermissionDeniedError, match="403"):
+        _scale_from_a_pod(api, 2, shard_set="tessera-etcd")
     with pytest.raises(PermissionDeniedError, match="403"):
         _scale_from_a_pod(_api_of(plane, "tessera-shard", tmp_path), 5)
 
