@@ -227,6 +227,7 @@ def _start_the_rest(plane: ControlPlane, start: Callable[..., None]) -> None:
         f"--root-ca-file={plane.ca}",
         f"--service-account-private-key-file={plane.directory / 'accounts.key'}",
         "--use-service-account-credentials=true",
+        "--pvclaimbinder-sync-period=1s",
     )
     start("kube-scheduler", *flags, f"--secure-port={free_port()}", f"--cert-dir={plane.directory / 'scheduler'}")
     start(
