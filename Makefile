@@ -92,12 +92,30 @@ k8s-render: $(VENV)/.deps ## render k8s/ for the tests and make the Helm chart's
 	PYTHONPATH=tests:. $(BIN)/python -m support.k8s_render
 
 .PHONY: k8s-tools
-k8s-tools: ## what `make test-k8s` needs, in build/k8s-tools (needs Go and PyPI; a minute, once)
+k8s-tools: ## what `make test-k8s` needs, in build/k8s-tools: Kubernetes, Helm, kwok (needs Go and PyPI; half an hour, once)
 	PYTHON=$(PYTHON) nice -n 19 tests/k8s/tools/build.sh $(abspath build/k8s-tools)
 
 .PHONY: test-k8s
-test-k8s: $(VENV)/.deps k8s-tools ## the manifests: schemas of three Kubernetes, policies evaluated, Helm and kustomize equal
+test-k8s: $(VENV)/.deps k8s-tools ## the manifests: schemas, Helm, and a real API server with its controllers (minutes)
 	$(BIN)/python -m pytest -q tests/k8s
+
+# Tests of faults in tests/integration are part of `make test` as well; here they run longer, at a higher rate.
+FAULT_TESTS := tests/faults tests/integration/test_network_faults.py
+FAULT_ENV := TESSERA_FAULT_RATE=200 TESSERA_FAULT_DROPS=100
+.PHONY: test-faults
+test-faults: setup ## faults of processes, etcd, networks, disks, memory and clocks under load (20 minutes; some skip without root or faketime)
+	$(FAULT_ENV) $(BIN)/python -m pytest -q $(FAULT_TESTS)
+
+.PHONY: fault-table
+fault-table: setup ## the same, and docs/reliability.md gets what was measured; wants a quiet machine
+	rm -f build/faults.jsonl
+	$(FAULT_ENV) TESSERA_FAULT_REPORT=build/faults.jsonl $(BIN)/python -m pytest -q $(FAULT_TESTS)
+	PYTHONPATH=tests:. $(BIN)/python -m support.fault_report build/faults.jsonl docs/reliability.md
+
+.PHONY: test-monitoring
+test-monitoring: setup ## alert rules and dashboards, against promtool and a Prometheus that scrapes a cluster (installs Debian's prometheus)
+	@command -v promtool >/dev/null || $(MAKE) --no-print-directory system SYSTEM_PACKAGES=prometheus
+	$(BIN)/python -m pytest -q tests/monitoring
 
 FUZZ_SECONDS ?= 30
 .PHONY: fuzz

@@ -6,9 +6,10 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from placement.change_report import owners
+from placement.coverage import unready_servers
 from placement.keys import Keys
 from placement.peers import PeerAnswers
-from placement.records import CurrentRecord, MemberState, OperationState, Placement
+from placement.records import CurrentRecord, MemberState
 from placement.snapshot import ClusterSnapshot, ModelView
 
 _NAMED = 5
@@ -55,23 +56,11 @@ def check_cluster(
     ]
 
 
-def _ready(snapshot: ClusterSnapshot, server: str, placement: Placement) -> bool:
-    """Return whether a server is there, serves without complaint, and has taken up the placement."""
-    member = snapshot.members.get(server)
-    return (
-        member is not None
-        and member.live
-        and member.record.state is MemberState.SERVING
-        and not member.record.error
-        and member.record.epochs.get(placement.model, 0) >= placement.epoch
-    )
-
-
 def _not_covered(snapshot: ClusterSnapshot, name: str, view: ModelView) -> list[str]:
     placement = view.placement
     if placement is None or not placement.servers:
         return []
-    unready = [server for server in placement.servers if not _ready(snapshot, server, placement)]
+    unready = unready_servers(snapshot, placement)
     if not unready:
         return []
     rows = owners(placement)
@@ -154,9 +143,7 @@ def _orphans(snapshot: ClusterSnapshot) -> list[str]:
 
 def _stuck(name: str, view: ModelView, locked: Collection[str]) -> list[str]:
     operation = view.operation
-    if operation is None or not operation.active or operation.paused or name in locked:
-        return []
-    if operation.hold and operation.state is OperationState.PREPARED:
+    if operation is None or not operation.active or operation.stopped or name in locked:
         return []
     go_on = f"`tessera model load {name}`" if operation.kind == "load" else f"`tessera reshard resume {name}`"
     return [

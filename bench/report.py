@@ -119,16 +119,16 @@ def markdown(rows: Sequence[Row], content: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def between_markers(document: str, table: str) -> str:
+def between_markers(document: str, table: str, begin: str = BEGIN, end: str = END) -> str:
     """Return `document` with `table` in place of what stands between its two markers.
 
     Raises:
         InvalidArgumentError: a marker is missing, repeated, or they are in the wrong order.
     """
-    if document.count(BEGIN) != 1 or document.count(END) != 1 or document.index(BEGIN) > document.index(END):
-        raise InvalidArgumentError(f"document: expected one {BEGIN} and, after it, one {END}")
-    before, rest = document.split(BEGIN)
-    return f"{before}{BEGIN}\n{table}\n{END}{rest.split(END)[1]}"
+    if document.count(begin) != 1 or document.count(end) != 1 or document.index(begin) > document.index(end):
+        raise InvalidArgumentError(f"document: expected one {begin} and, after it, one {end}")
+    before, rest = document.split(begin)
+    return f"{before}{begin}\n{table}\n{end}{rest.split(end)[1]}"
 
 
 CONCURRENCIES = (1, 8, 32)

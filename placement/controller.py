@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from placement.change import ChangeDriver
 from placement.keys import Keys
 from placement.lock import Lock
-from placement.records import OperationRecord, OperationState
+from placement.records import OperationRecord
 from placement.snapshot import ClusterSnapshot
 from placement.store import Store
 from placement.tasks import end
@@ -159,6 +159,5 @@ def to_carry_on(snapshot: ClusterSnapshot) -> Mapping[str, OperationRecord]:
         if view.operation is not None
         and view.operation.active
         and view.operation.kind != "load"  # its command says what to load, and does so when it is called again
-        and not view.operation.paused
-        and not (view.operation.hold and view.operation.state is OperationState.PREPARED)
+        and not view.operation.stopped
     }

@@ -259,6 +259,11 @@ class OperationRecord(Record):
         """It is neither done nor aborted."""
         return self.state not in (OperationState.DONE, OperationState.ABORTED)
 
+    @property
+    def stopped(self) -> bool:
+        """It goes on only when an operator says so."""
+        return self.paused or (self.hold and self.state is OperationState.PREPARED)
+
 
 @dataclass(frozen=True, slots=True)
 class ReadyRecord(Record):

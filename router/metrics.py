@@ -17,7 +17,7 @@ from router.metrics_batching import batching_metrics, session_metrics
 from router.metrics_models import model_metrics
 from router.metrics_requests import request_metrics, traffic_metrics
 from router.statistics import LeaseStatistics, RouterStatistics
-from tessera.metric_families import build_info, counter, gauge, readiness
+from tessera.metric_families import build_info, counter, gauge, process_families
 
 
 class RouterCollector:
@@ -31,7 +31,7 @@ class RouterCollector:
         """See `prometheus_client.registry.Collector`."""
         statistics = self._read()
         yield build_info(self._build)
-        yield readiness(statistics.is_ready)
+        yield from process_families(statistics.is_ready, statistics.memory_limit_bytes, statistics.certificate)
         if statistics.view is not None:
             yield from view_metrics(statistics.view)
         yield from _predictor(statistics.predictor)

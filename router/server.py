@@ -6,7 +6,6 @@ import asyncio
 import logging
 import weakref
 from collections.abc import Callable
-from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
@@ -31,7 +30,7 @@ from router.services import make_grpc_server, register, register_for_tools
 from router.settings import RouterSettings
 from router.statistics import LeaseStatistics, RouterStatistics, StatisticsSource
 from router.status_service import StatusService, to_message
-from tessera.certificates import Certificates, CertificateSource, follow_certificates
+from tessera.certificates import Certificates, CertificateSource, follow_certificates, validity
 from tessera.clock import SystemClock
 from tessera.monitoring import metrics_text, open_monitoring
 from tessera.process_settings import with_port
@@ -119,6 +118,7 @@ class Router:
             is_ready=lambda: not self.readiness.missing,
             view=lambda: self._cluster.read_view() if self._cluster is not None else None,
             leases=lambda: cluster.leases if cluster is not None else LeaseStatistics(),
+            certificate=lambda: validity(self._certificates.certificate),
         )
         # The native server holds the services: with real references both would keep each other for ever.
         weak_models, statistics = weakref.proxy(models), weakref.proxy(self._statistics)
@@ -170,7 +170,7 @@ class Router:
         self._certificate_watch = asyncio.create_task(
             follow_certificates(
                 self._read_certificates,
-                partial(show_certificates, self._server),
+                self._show,
                 self._certificates,
                 poll_s=self._settings.tls_poll_s,
             ),
@@ -180,6 +180,10 @@ class Router:
             await self._cluster.start(self.address)
         self.readiness.start()
         _log.info("listening on %s", self.address)
+
+    def _show(self, certificates: Certificates) -> None:
+        show_certificates(self._server, certificates)
+        self._certificates = certificates
 
     def _sources(self) -> list[Callable[[], list[str]]]:
         """Return who knows what is missing until the router is ready."""

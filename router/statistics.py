@@ -12,7 +12,9 @@ from router.batch_policies import BatchPolicies, NamedGraph
 from router.catalog import Catalog, VersionStatus
 from router.load_statistics import LoadRecorder, LoadStatistics
 from router.request_log import RequestLogStatistics
+from tessera.certificates import Validity
 from tessera.clock import Clock
+from tessera.memory import memory_limit_bytes
 
 
 class _Counting(Protocol):
@@ -67,6 +69,8 @@ class RouterStatistics:
         states: of the versions of each model.
         is_ready: what `/readyz` says.
         view: what is known of the cluster; None without one.
+        memory_limit_bytes: that the process may use.
+        certificate: when the one holds that is shown to clients; None without one.
     """
 
     uptime_s: float
@@ -81,6 +85,8 @@ class RouterStatistics:
     is_ready: bool = False
     view: ViewReading | None = None
     leases: LeaseStatistics = LeaseStatistics()
+    memory_limit_bytes: int = 0
+    certificate: Validity | None = None
 
 
 class StatisticsSource:
@@ -101,10 +107,12 @@ class StatisticsSource:
         is_ready: Callable[[], bool] = bool,
         view: Callable[[], ViewReading | None] = lambda: None,
         leases: Callable[[], LeaseStatistics] = LeaseStatistics,
+        certificate: Callable[[], Validity | None] = lambda: None,
     ) -> None:
         """The router starts now; `graphs` returns what is loaded."""
         self._traffic, self._catalog, self._loads = traffic, catalog, loads or LoadRecorder()
-        self._is_ready, self._view = is_ready, view
+        self._is_ready, self._view, self._certificate = is_ready, view, certificate
+        self._memory_limit_bytes = memory_limit_bytes()
         self._clock, self._started_s = clock, clock.monotonic_s()
         self._predictor, self._fanout, self._lanes = predictor, fanout, lanes
         self._graphs, self._policies, self._leases = graphs, policies, leases
@@ -125,6 +133,8 @@ class StatisticsSource:
             is_ready=self._is_ready(),
             view=self._view(),
             leases=self._leases(),
+            memory_limit_bytes=self._memory_limit_bytes,
+            certificate=self._certificate(),
         )
 
     def _regions(self, one: NamedGraph) -> Iterable[RegionStatistics]:

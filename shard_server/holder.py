@@ -15,7 +15,8 @@ from placement.snapshot import ClusterSnapshot, ModelView
 from shard_server.desired import check_room, desired_packages
 from shard_server.holdings import Holdings
 from shard_server.staging.stager import StagingCounts
-from tessera.errors import TesseraError
+from tessera.errors import DataLossError, NotFoundError, TesseraError
+from tessera.repository import Repository
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Held:
 
 
 class Holder(Protocol):
-    """Used on one thread at a time, but for `served`, `path_of` and `progress`, which may be called on any."""
+    """Used on one thread at a time, but for `served`, `path_of`, `check` and `progress`, which may be called on any."""
 
     @property
     def holdings(self) -> Holdings:
@@ -59,6 +60,13 @@ class Holder(Protocol):
 
     def path_of(self, digest: str) -> Path | None:
         """Return the file of a blob that other servers may have, or None."""
+
+    def check(self, digest: str, size_bytes: int) -> None:
+        """Read a blob that is held through; on any thread.
+
+        Raises:
+            NotFoundError, DataLossError: it is damaged; the next `hold` serves it no more until it is whole again.
+        """
 
     def progress(self) -> StagingRecord:
         """Return how far fetching is."""
@@ -80,15 +88,17 @@ def current_and_staged(snapshot: ClusterSnapshot) -> tuple[list[Placement], list
 class MountedHolder:
     """Maps blobs where the repository has them: either all of them are there, or nothing changes."""
 
-    def __init__(self, server_id: str, holdings: Holdings, capacity_bytes: int) -> None:
-        """Hold at most `capacity_bytes` as the server `server_id`."""
-        self.holdings = holdings
+    def __init__(self, server_id: str, holdings: Holdings, capacity_bytes: int, repository: Repository) -> None:
+        """Hold at most `capacity_bytes` of `repository` as the server `server_id`."""
+        self.holdings, self._repository = holdings, repository
+        self._damaged: dict[str, int] = {}
         self.served: frozenset[str] = frozenset()
         self._server_id, self._capacity_bytes = server_id, capacity_bytes
         self._done: list[str] | None = None
 
     def hold(self, snapshot: ClusterSnapshot) -> Held:
         """See `Holder.hold`."""
+        self._give_up_damaged()
         current, staged = current_and_staged(snapshot)
         try:
             self._hold([*current, *staged])
@@ -110,9 +120,31 @@ class MountedHolder:
         self._done = asked
         self.served = frozenset(asked)
 
+    def _give_up_damaged(self) -> None:
+        """Stop serving what `check` found to be damaged.
+
+        Raises:
+            NotFoundError, DataLossError: it still is.
+        """
+        damaged = dict(self._damaged)
+        for digest in damaged:
+            self.holdings.give_up(digest)
+            self._done, self.served = None, frozenset()
+        for digest, size_bytes in damaged.items():
+            self._repository.verify_blob(digest, size_bytes)
+            del self._damaged[digest]
+
     def path_of(self, digest: str) -> Path | None:
         """See `Holder.path_of`."""
         return self.holdings.path_of(digest)
+
+    def check(self, digest: str, size_bytes: int) -> None:
+        """See `Holder.check`: a repository is mended by whoever it belongs to."""
+        try:
+            self._repository.verify_blob(digest, size_bytes)
+        except (NotFoundError, DataLossError):
+            self._damaged[digest] = size_bytes
+            raise
 
     def progress(self) -> StagingRecord:
         """See `Holder.progress`: nothing is fetched."""

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Protocol
 
 from cpp_ext import _rpc
+from placement.records import Placement
 from shard_server.desired import DesiredPackage, PackageKey
-from tessera.errors import DataLossError
+from tessera.errors import DataLossError, ResourceExhaustedError
 from tessera.manifest import Manifest
 from tessera.repository import Repository
 from tessera.settings import format_bytes
@@ -23,6 +24,8 @@ from tessera.settings import format_bytes
 _log = logging.getLogger("shard_server.holdings")
 
 _VERIFY_THREADS = 4
+_NO_THREAD = "start new thread"
+"""What Python's RuntimeError says when there is no memory, or number, for one more."""
 
 
 class Files(Protocol):
@@ -81,9 +84,23 @@ class Holdings:
         return Path(blob.path) if blob is not None else None
 
     @property
+    def blob_sizes(self) -> Mapping[str, int]:
+        """The bytes of each blob that is mapped, by digest. On any thread."""
+        return {digest: blob.size_bytes for digest, blob in self._blobs.items()}
+
+    @property
     def packages(self) -> Mapping[PackageKey, DesiredPackage]:
         """What is being served."""
         return self._published
+
+    def bytes_of(self, placement: Placement) -> int:
+        """Return the bytes of the distinct blobs that are held for the versions of `placement`."""
+        blobs: dict[str, int] = {}
+        for reference in placement.versions:
+            package = self._published.get(PackageKey(placement.model, reference.version, reference.digest))
+            if package is not None:
+                blobs |= package.blobs()
+        return sum(blobs.values())
 
     def manifest(self, model: str, version: int, digest: str) -> Manifest:
         """Return a package's manifest, read at most once.
@@ -132,9 +149,25 @@ class Holdings:
         kept = {key.digest for key in desired}
         self._manifests = {digest: manifest for digest, manifest in self._manifests.items() if digest in kept}
 
+    def give_up(self, digest: str) -> None:
+        """Serve no package any more that has this blob; `apply` maps what it is given anew."""
+        for key, package in self._published.items():
+            if digest in package.blobs():
+                self.store.retire(bytes.fromhex(key.digest))
+        self._published = {key: one for key, one in self._published.items() if digest not in one.blobs()}
+        self._blobs = {name: blob for name, blob in self._blobs.items() if name != digest}
+
     def _map_all(self, sizes: Mapping[str, int]) -> list[_rpc.Blob]:
-        with ThreadPoolExecutor(_VERIFY_THREADS, "verify") as pool:  # hashing releases the GIL
-            return list(pool.map(self._map, sizes.keys(), sizes.values()))
+        try:
+            with ThreadPoolExecutor(_VERIFY_THREADS, "verify") as pool:  # hashing releases the GIL
+                return list(pool.map(self._map, sizes.keys(), sizes.values()))
+        except (MemoryError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and _NO_THREAD not in str(error):
+                raise
+            raise ResourceExhaustedError(
+                f"memory: there is none for mapping {len(sizes)} blobs, {format_bytes(sum(sizes.values()))}: "
+                f"{str(error) or 'MemoryError'}"
+            ) from error
 
     def _map(self, digest: str, size_bytes: int) -> _rpc.Blob:
         path = self.files.blob_file(digest, size_bytes)

@@ -1,9 +1,8 @@
-"""Memory limits of the process: how much there is, and a hard bound on it."""
+"""A hard bound on the memory of the process, and what of it is for blobs."""
 
 from __future__ import annotations
 
 import ctypes
-import os
 import resource
 
 _M_ARENA_MAX = -8  # of glibc's mallopt(3)
@@ -24,11 +23,6 @@ def limit_address_space(limit_bytes: int) -> None:
     libc.pthread_attr_setstacksize(attributes, ctypes.c_size_t(_THREAD_STACK_BYTES))
     libc.pthread_setattr_default_np(attributes)
     resource.setrlimit(resource.RLIMIT_AS, (limit_bytes, limit_bytes))
-
-
-def machine_memory_bytes() -> int:
-    """Return the memory of the machine in bytes."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def blob_share(limit_bytes: int) -> int:

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator, Mapping
 from prometheus_client.core import Metric
 
 from placement.view_metrics import view_metrics
+from shard_server.scrubber import ScrubCounts
 from shard_server.statistics import ShardServerStatistics
-from tessera.metric_families import build_info, counter, gauge, readiness
+from tessera.metric_families import build_info, counter, gauge, process_families
 
 _REFUSED = "refused_"
 
@@ -24,11 +25,12 @@ class ShardServerCollector:
         """See `prometheus_client.registry.Collector`."""
         statistics = self._read()
         yield build_info(self._build)
-        yield readiness(statistics.is_ready)
+        yield from process_families(statistics.is_ready, statistics.memory_limit_bytes, statistics.certificate)
         yield from _lookups(statistics.tables)
         yield from _calls(statistics.calls)
         yield from _held(statistics)
         yield from _staging(statistics)
+        yield from _scrubbing(statistics.scrub)
         yield from view_metrics(statistics.view)
 
 
@@ -71,3 +73,10 @@ def _staging(statistics: ShardServerStatistics) -> Iterator[Metric]:
     yield counter("staging_fetched_bytes", text, (), [((), statistics.staged.fetched_bytes)])
     text = "Times that a source of blobs was silent, refused, or gave a damaged one."
     yield counter("staging_source_problems", text, (), [((), statistics.staged.problems)])
+
+
+def _scrubbing(counts: ScrubCounts) -> Iterator[Metric]:
+    text = "Blobs that were read again and compared with their SHA-256."
+    yield counter("scrub_blobs", text, (), [((), counts.read)])
+    text = "Blobs that were found to be damaged then; they are not served any more."
+    yield counter("scrub_damaged_blobs", text, (), [((), counts.damaged)])

@@ -6,10 +6,8 @@ import asyncio
 import logging
 import textwrap
 import uuid
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -19,27 +17,27 @@ from placement.keys import Keys
 from placement.membership import Registration
 from placement.peers import GET_PLACEMENT
 from placement.reconcile import Reconciler
-from placement.records import MemberRecord, MemberState, Placement
+from placement.records import MemberRecord, MemberState
 from placement.store import Store
 from placement.tasks import end
 from placement.view import ClusterSnapshot, ClusterView
-from shard_server.desired import DesiredPackage, PackageKey, released, slots_of_one
-from shard_server.holder import Holder, MountedHolder
-from shard_server.holdings import Holdings, MountedFiles
-from shard_server.memory import blob_share, machine_memory_bytes
+from shard_server.desired import released
+from shard_server.last_lookups import answer_last_lookups
+from shard_server.memory import blob_share
+from shard_server.open_holder import open_holder
 from shard_server.placement_service import PlacementService
 from shard_server.readiness import missing
+from shard_server.scrubber import Scrubber
 from shard_server.settings import ShardServerSettings
-from shard_server.staged_holder import open_staged_holder
 from shard_server.staging.peers import READ_BLOB
 from shard_server.staging.rate_limit import RateLimit
 from shard_server.staging.service import CHUNK_BYTES, BlobService
 from shard_server.statistics import ShardServerStatistics, bucket_counts
-from tessera.certificates import follow_certificates
+from tessera.certificates import Certificates, follow_certificates, validity
 from tessera.clock import SystemClock
+from tessera.memory import machine_memory_bytes, memory_limit_bytes
 from tessera.monitoring import metrics_text, open_monitoring
 from tessera.process_settings import with_port
-from tessera.repository import Repository
 
 if TYPE_CHECKING:
     from tessera.monitoring import Collect
@@ -55,8 +53,7 @@ PROGRESS_S = 2.0
 """How often progress of staging is told; less often where so many servers tell theirs that etcd would feel it."""
 _PROGRESS_S_PER_MEMBER = 0.02
 
-_QUIET_S = 0.1
-"""A draining server without a lookup for this long is asked no more."""
+_SCRUB_STOP_S = 5.0
 
 
 class ShardServer:
@@ -70,11 +67,13 @@ class ShardServer:
         self._certificates = settings.certificates()
         self._server = make_server(settings.listen, settings, self._certificates)
         self._server.serve_tables(self._tables)
+        self._memory_limit_bytes = memory_limit_bytes()
         limit_bytes = settings.memory_limit_bytes or machine_memory_bytes()
         self._capacity_bytes: int = settings.capacity_bytes or blob_share(limit_bytes)
         if settings.blob_dir_bytes:
             self._capacity_bytes = min(self._capacity_bytes, settings.blob_dir_bytes)
-        self._holder = self._make_holder()
+        self._holder = open_holder(settings, self._tables, self._capacity_bytes, self._again)
+        self._scrubber = Scrubber(self._holder, settings.scrub_interval_s, self._again)
         blobs = BlobService(
             self._holder.path_of,
             RateLimit(settings.staging_bytes_per_s),
@@ -98,14 +97,6 @@ class ShardServer:
         self._monitoring: MonitoringPort | None = None
         self._generations: dict[str, int] = {}
         self.address = ""
-
-    def _make_holder(self) -> Holder:
-        settings = self._settings
-        if settings.blob_dir:
-            return open_staged_holder(settings, self._tables, self._capacity_bytes, self._again)
-        files = MountedFiles(Repository(settings.repository), settings.verify_blobs == "content")
-        holdings = Holdings(files, self._tables, populate=settings.populate)
-        return MountedHolder(settings.server_id, holdings, self._capacity_bytes)
 
     def _again(self) -> None:
         """Look at the newest snapshot once more; on any thread."""
@@ -146,7 +137,7 @@ class ShardServer:
         self._certificate_watch = asyncio.create_task(
             follow_certificates(
                 settings.certificates,
-                partial(show_certificates, self._server),
+                self._show,
                 self._certificates,
                 poll_s=settings.tls_poll_s,
             ),
@@ -167,8 +158,14 @@ class ShardServer:
         self._view.start()
         self._reconciler = Reconciler(self._view, self._apply, on_failure=self._tell)
         self._reconciler.start()
+        if settings.scrub_interval_s:
+            self._scrubber.start()
         self._teller = asyncio.create_task(self._tell_progress(), name="shard_server.progress")
         _log.info("server %s: listening on %s", settings.server_id, self.address)
+
+    def _show(self, certificates: Certificates) -> None:
+        show_certificates(self._server, certificates)
+        self._certificates = certificates
 
     def _collect(self) -> Collect:
         from shard_server.metrics import ShardServerCollector  # here: for the import time of Prometheus' library
@@ -188,6 +185,9 @@ class ShardServer:
             view=self._view.read(),
             staging=self._holder.progress(),
             staged=self._holder.counts(),
+            scrub=self._scrubber.counts,
+            memory_limit_bytes=self._memory_limit_bytes,
+            certificate=validity(self._certificates.certificate),
         )
 
     async def _apply(self, snapshot: ClusterSnapshot) -> bool:
@@ -209,7 +209,7 @@ class ShardServer:
         for view in snapshot.models.values():
             for target in view.staged:
                 if self._settings.server_id in target.servers and held.has(target):
-                    held_bytes = _bytes_of(self._holder.holdings.packages, target)
+                    held_bytes = self._holder.holdings.bytes_of(target)
                     complete &= await self._registration.report_ready(
                         self._keys, target, view.operation_version, held_bytes
                     )
@@ -266,9 +266,10 @@ class ShardServer:
             await self._reconciler.stop()
         if self._registration is not None:
             await self._update_record(state=MemberState.DRAINING)
-            await self._answer_on()
+            await answer_last_lookups(self._server, self._view.snapshot, self._settings)
         self._tables.set_draining(True)
         await self._view.stop()
+        await asyncio.to_thread(self._scrubber.stop, _SCRUB_STOP_S)
         await asyncio.to_thread(self._holder.stop)
         if not await asyncio.to_thread(self._server.drain, self._settings.drain_timeout_s):
             _log.warning("lookups were cut off after --drain-timeout-s=%g", self._settings.drain_timeout_s)
@@ -278,33 +279,6 @@ class ShardServer:
             await asyncio.to_thread(self._monitoring.stop)
         await asyncio.to_thread(self._server.stop)
 
-    async def _answer_on(self) -> None:
-        """Return when no lookup comes any more, or the time for routers to go elsewhere is over."""
-        settings, notice_s = self._settings, self._settings.drain_notice_s
-        if alone := slots_of_one(self._view.snapshot, settings.server_id):
-            notice_s = max(notice_s, settings.drain_timeout_s)
-            _log.error(
-                "only this server has %s: requests for them will fail; answering for another %g s at most",
-                ", ".join(f"{slots} slots of model {name}" for name, slots in sorted(alone.items())),
-                notice_s,
-            )
-        seen = -1
-        with suppress(TimeoutError):
-            async with asyncio.timeout(notice_s):
-                while (stats := self._server.stats())["calls_started"] != seen or stats["calls_in_flight"]:
-                    seen = stats["calls_started"]
-                    await asyncio.sleep(_QUIET_S)
-
 
 def _short(problem: str) -> str:
     return textwrap.shorten(problem, MAX_ERROR_CHARS, placeholder=" …")
-
-
-def _bytes_of(packages: Mapping[PackageKey, DesiredPackage], placement: Placement) -> int:
-    """Return the bytes of the distinct blobs that are held for the versions of `placement`."""
-    blobs: dict[str, int] = {}
-    for reference in placement.versions:
-        package = packages.get(PackageKey(placement.model, reference.version, reference.digest))
-        if package is not None:
-            blobs |= package.blobs()
-    return sum(blobs.values())

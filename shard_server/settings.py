@@ -75,6 +75,12 @@ class ShardServerSettings(ProcessSettings):
         2.0,
         minimum=0.0,
     )
+    scrub_interval_s: float = setting(
+        "time in which every blob that is held is read again and compared with its SHA-256, seconds; a damaged one is "
+        "fetched anew with --blob-dir, and else no longer served; 0 means never",
+        7 * 86400.0,
+        minimum=0.0,
+    )
     populate: bool = setting("read blobs into memory when they are mapped, not when rows are first asked for", False)
 
     def __post_init__(self) -> None:

@@ -135,6 +135,10 @@ class StagedHolder:
         """See `Holder.path_of`."""
         return self._dir.path(digest) if self._dir.is_verified(digest) else None
 
+    def check(self, digest: str, size_bytes: int) -> None:
+        """See `Holder.check`: a damaged file is removed, so that the next `hold` has it fetched."""
+        self._dir.check(digest, size_bytes)
+
     def progress(self) -> StagingRecord:
         """See `Holder.progress`."""
         return self._stager.progress()

@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from placement.records import StagingRecord
 from placement.view import ViewReading
 from shard_server.desired import DesiredPackage, PackageKey
+from shard_server.scrubber import ScrubCounts
 from shard_server.staging.stager import StagingCounts
+from tessera.certificates import Validity
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,9 @@ class ShardServerStatistics:
         view: what is known of the cluster.
         staging: how far fetching is.
         staged: what was counted while fetching.
+        scrub: what was counted while blobs were read again.
+        memory_limit_bytes: that the process may use.
+        certificate: when the one holds that is shown to callers; None without one.
     """
 
     tables: Mapping[str, int]
@@ -38,6 +43,9 @@ class ShardServerStatistics:
     view: ViewReading
     staging: StagingRecord = field(default_factory=StagingRecord)
     staged: StagingCounts = field(default_factory=StagingCounts)
+    scrub: ScrubCounts = ScrubCounts()
+    memory_limit_bytes: int = 0
+    certificate: Validity | None = None
 
 
 def bucket_counts(packages: Mapping[PackageKey, DesiredPackage]) -> Mapping[tuple[str, int], int]:

@@ -9,6 +9,8 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.utils import floatToGoString
 
+from tessera.certificates import Validity
+
 SERVING = ":tensorflow:serving:"
 """How TensorFlow Serving writes `/tensorflow/serving/` to Prometheus."""
 
@@ -31,8 +33,8 @@ def render(families: Iterable[Metric]) -> bytes:
     """Return the text of `families`. Unlike the library's, it leaves the names of counters as they are."""
     lines: list[str] = []
     for family in families:
-        is_suffixed = any(sample.name == f"{family.name}_total" for sample in family.samples)
-        name = f"{family.name}_total" if family.type == "counter" and is_suffixed else family.name
+        # The library's own counters have samples with `_total`, also those that have none yet.
+        name = f"{family.name}_total" if isinstance(family, CounterMetricFamily) else family.name
         lines.append(f"# HELP {name} {_escape(family.documentation)}")
         lines.append(f"# TYPE {name} {family.type}")
         for sample in family.samples:
@@ -55,9 +57,26 @@ def build_info(build: str) -> Metric:
     return gauge("build_info", "Always 1; the label is the version.", ("build",), [((build,), 1)])
 
 
-def readiness(is_ready: bool) -> Metric:
-    """Return what `/readyz` says, as a number."""
-    return gauge("ready", "1 while the process is ready, as /readyz says.", (), [((), int(is_ready))])
+def process_families(is_ready: bool, memory_limit_bytes: int, certificate: Validity | None) -> list[Metric]:
+    """Return what every process tells of itself: readiness, memory, and the certificate that it shows, if it does."""
+    held = [] if certificate is None else [certificate]
+    text = "Bytes of memory that the process may use: the least of its limits, its container's and the machine's."
+    return [
+        gauge("ready", "1 while the process is ready, as /readyz says.", (), [((), int(is_ready))]),
+        gauge("memory_limit_bytes", text, (), [((), memory_limit_bytes)]),
+        gauge(
+            "certificate_start_timestamp_seconds",
+            "Since when the certificate holds that is shown to those who connect.",
+            (),
+            [((), one.start_s) for one in held],
+        ),
+        gauge(
+            "certificate_expiration_timestamp_seconds",
+            "Until when the certificate holds that is shown to those who connect.",
+            (),
+            [((), one.end_s) for one in held],
+        ),
+    ]
 
 
 def serving_counter(

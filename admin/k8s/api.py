@@ -1,4 +1,4 @@
-"""The Kubernetes API, as far as `tessera k8s allow-scale` needs it: one ConfigMap, from inside a pod."""
+"""The Kubernetes API, as far as `tessera k8s scale` needs it: the size of one StatefulSet, from inside a pod."""
 
 from __future__ import annotations
 
@@ -59,30 +59,30 @@ class ClusterApi:
         except FileNotFoundError:
             raise FailedPreconditionError(
                 "this is not a pod with the token of a service account; "
-                "run it in the cluster: tessera k8s job -- k8s allow-scale N | kubectl create -f -"
+                "run it in the cluster: tessera k8s job -- k8s scale N | kubectl create -f -"
             ) from None
         return cls(f"https://{f'[{host}]' if ':' in host else host}:{port}", token, tls, namespace)
 
-    def config_map(self, name: str) -> dict[str, Any]:
-        """Return a ConfigMap of the namespace.
+    def scale(self, stateful_set: str) -> dict[str, Any]:
+        """Return the Scale object of a StatefulSet of the namespace.
 
         Raises:
             NotFoundError, PermissionDeniedError, UnavailableError: as the API server says.
         """
-        return self._call("GET", self._path(name))
+        return self._call("GET", self._path(stateful_set))
 
-    def patch_config_map(self, name: str, content: Mapping[str, Any]) -> dict[str, Any]:
-        """Merge `content` into a ConfigMap and return it.
+    def patch_scale(self, stateful_set: str, content: Mapping[str, Any]) -> dict[str, Any]:
+        """Merge `content` into the Scale object of a StatefulSet and return it.
 
         Raises:
             AbortedError: `content` names a resourceVersion, and it has another by now.
-            FailedPreconditionError: admission refused it; says why.
+            FailedPreconditionError: it is no possible size; says why.
             NotFoundError, PermissionDeniedError, UnavailableError: as the API server says.
         """
-        return self._call("PATCH", self._path(name), json.dumps(content).encode())
+        return self._call("PATCH", self._path(stateful_set), json.dumps(content).encode())
 
-    def _path(self, name: str) -> str:
-        return f"/api/v1/namespaces/{self.namespace}/configmaps/{name}"
+    def _path(self, stateful_set: str) -> str:
+        return f"/apis/apps/v1/namespaces/{self.namespace}/statefulsets/{stateful_set}/scale"
 
     def _call(self, verb: str, path: str, body: bytes | None = None) -> dict[str, Any]:
         headers = {"Authorization": f"Bearer {self.token}", "Accept": "application/json"}

@@ -1,4 +1,4 @@
-"""`tessera k8s`: sizes the manifests from packages, writes Jobs, and moves the number of the scale guard."""
+"""`tessera k8s`: sizes the manifests from packages, writes Jobs, and takes shard servers out of the cluster."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from admin.k8s import job as jobs
 from admin.k8s import overlay
 from admin.k8s.api import ClusterApi
 from admin.k8s.quantity import format_quantity, parse_quantity
-from admin.k8s.scale import MAX_SERVERS, in_the_way
-from admin.k8s.sizing import ClusterSize, size_cluster
+from admin.k8s.scale import in_the_way
+from admin.k8s.sizing import MAX_SERVERS, ClusterSize, size_cluster
 from admin.loading import wanted_models
 from placement.keys import Keys
 from placement.snapshot import ClusterSnapshot, replace_all
@@ -36,7 +36,7 @@ def add_to(verbs: Any) -> None:
     sub = k8s.add_subparsers(metavar="VERB", required=True)
     _add_render(sub)
     _add_job(sub)
-    _add_allow_scale(sub)
+    _add_scale(sub)
 
 
 def _add_render(sub: Any) -> None:
@@ -84,19 +84,19 @@ def _add_job(sub: Any) -> None:
     parser.set_defaults(run=run_job)
 
 
-def _add_allow_scale(sub: Any) -> None:
+def _add_scale(sub: Any) -> None:
     parser = sub.add_parser(
-        "allow-scale",
-        help="let the StatefulSet of shard servers have another size",
-        description="Lets the StatefulSet of shard servers have another size, if all servers that would go hold "
-        "nothing. Runs in a pod: see `tessera k8s job`.",
+        "scale",
+        help="set how many shard servers there are, if those that would go hold nothing",
+        description="Sets how many shard servers there are, if those that would go hold nothing; to add some, `kubectl "
+        "scale` does as well. Runs in a pod: see `tessera k8s job`.",
     )
-    parser.add_argument("servers", type=int, metavar="SERVERS", help="how many shard servers there may be")
+    parser.add_argument("servers", type=int, metavar="SERVERS", help="how many shard servers there shall be")
     parser.add_argument(
         "--shard-set", default=overlay.SHARD_SET, metavar="NAME", help="name of the StatefulSet (default: %(default)s)"
     )
     add_cluster(parser)
-    parser.set_defaults(run=lambda options: changes.run_verb(options, run_allow_scale))
+    parser.set_defaults(run=lambda options: changes.run_verb(options, run_scale))
 
 
 def _quantity(text: str) -> ByteSize:
@@ -137,7 +137,7 @@ def summary(size: ClusterSize, replicas: int) -> str:
 def run_job(options: argparse.Namespace) -> None:
     """Print the Job as YAML."""
     words = complete(options.words, tls=options.tls)
-    token = options.words[:2] == ["k8s", "allow-scale"]
+    token = options.words[:2] == ["k8s", "scale"]
     content = jobs.job(words, image=options.image, namespace=options.namespace, tls=options.tls, token=token)
     print(overlay.to_yaml(content), end="")
 
@@ -172,8 +172,8 @@ def _complaint(words: Sequence[str]) -> str | None:
     return None
 
 
-async def run_allow_scale(options: argparse.Namespace, store: Store, keys: Keys, api: ClusterApi | None = None) -> None:
-    """Move the number of the scale guard.
+async def run_scale(options: argparse.Namespace, store: Store, keys: Keys, api: ClusterApi | None = None) -> None:
+    """Give the StatefulSet of shard servers another size.
 
     Args:
         options: of the command line.
@@ -184,13 +184,13 @@ async def run_allow_scale(options: argparse.Namespace, store: Store, keys: Keys,
     Raises:
         InvalidArgumentError: no possible number.
         FailedPreconditionError: a server that would go may hold something; names it. Or this is not a pod.
-        AbortedError: somebody else moved the number meanwhile.
+        AbortedError: somebody else changed the StatefulSet meanwhile.
     """
     if not 1 <= options.servers <= MAX_SERVERS:
         raise InvalidArgumentError(f"servers: got {options.servers}, expected 1 to {MAX_SERVERS}")
     api = api or ClusterApi.in_cluster()
-    found = await asyncio.to_thread(api.config_map, overlay.SCALE_GUARD)
-    before = int(found["data"]["servers"])
+    found = await asyncio.to_thread(api.scale, options.shard_set)
+    before = int(found["spec"].get("replicas", 0))  # a zero is left out
     if options.servers < before:
         snapshot = replace_all(keys, ClusterSnapshot(), await store.list_prefix(keys.prefix))
         problems = in_the_way(snapshot, options.servers, options.shard_set)
@@ -200,10 +200,7 @@ async def run_allow_scale(options: argparse.Namespace, store: Store, keys: Keys,
             )
     content = {
         "metadata": {"resourceVersion": found["metadata"]["resourceVersion"]},
-        "data": {"servers": str(options.servers)},
+        "spec": {"replicas": options.servers},
     }
-    await asyncio.to_thread(api.patch_config_map, overlay.SCALE_GUARD, content)
-    print(
-        f"{options.shard_set}: may have {options.servers} servers (was {before}); now "
-        f"kubectl scale statefulset/{options.shard_set} --replicas={options.servers}"
-    )
+    await asyncio.to_thread(api.patch_scale, options.shard_set, content)
+    print(f"{options.shard_set}: {options.servers} servers (was {before})")

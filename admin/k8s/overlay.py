@@ -19,7 +19,6 @@ from tessera.errors import FailedPreconditionError, NotFoundError
 
 NAMESPACE = "tessera"
 SHARD_SET = "tessera-shard"
-SCALE_GUARD = "tessera-scale-guard"
 _RENDER_TIMEOUT_S = 60
 _MAX_ERROR_CHARS = 1000
 _RENDERERS = (("kubectl", "kustomize"), ("kustomize", "build"))
@@ -55,7 +54,6 @@ def kustomization(size: ClusterSize, base: str) -> dict[str, Any]:
             ],
         ),
         _containers("Deployment", "tessera-router", "router", size.router_memory_bytes),
-        _object("v1", "ConfigMap", SCALE_GUARD, data={"servers": str(size.servers)}),
         _object(
             "v1",
             "PersistentVolumeClaim",

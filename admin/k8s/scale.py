@@ -8,9 +8,6 @@ from admin.server_command import describe, ids
 from placement.records import ServerState
 from placement.snapshot import ClusterSnapshot
 
-MAX_SERVERS = 99_999
-"""What the guard's policy takes."""
-
 
 def in_the_way(snapshot: ClusterSnapshot, servers: int, shard_set: str) -> list[str]:
     """Return why servers with an ordinal of `servers` or above may not go, one text each; empty when they may.

@@ -105,12 +105,16 @@ class BlobDir:
         Raises:
             NotFoundError, DataLossError: it is not, or no longer, there; names the file.
         """
+        self.check(digest, size_bytes)
+        self._verified.add(digest)
+
+    def check(self, digest: str, size_bytes: int) -> None:
+        """As `verify`, of a file that may go meanwhile."""
         try:
             self._files.verify_blob(digest, size_bytes)
         except (NotFoundError, DataLossError):
             self._remove(digest)
             raise
-        self._verified.add(digest)
 
     def need(self, blobs: Mapping[str, int]) -> None:
         """Say which blobs (digest → bytes) are needed from now on; nothing else may go to make room.

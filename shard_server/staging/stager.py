@@ -20,7 +20,14 @@ from shard_server.staging.queue import StagingQueue
 from shard_server.staging.rate_limit import RateLimit
 from shard_server.staging.service import CHUNK_BYTES, stand_back
 from tessera.clock import Clock, SystemClock
-from tessera.errors import AbortedError, DataLossError, NotFoundError, TesseraError, UnavailableError
+from tessera.errors import (
+    AbortedError,
+    DataLossError,
+    NotFoundError,
+    ResourceExhaustedError,
+    TesseraError,
+    UnavailableError,
+)
 
 _log = logging.getLogger("shard_server.staging")
 
@@ -84,6 +91,9 @@ class Stager:
         """Fetch these blobs (digest → bytes) that are not there, and nothing else; returns at once.
 
         `sources_of` returns where a blob may be had, best first; it is called on other threads.
+
+        Raises:
+            ResourceExhaustedError: there is no memory for a thread that fetches.
         """
         with self._changed:
             if self._stopping.is_set():
@@ -95,8 +105,13 @@ class Stager:
                 for number in range(self._parallel):
                     # Daemons: one that hangs on a dead file system must not keep the process.
                     thread = threading.Thread(target=self._run, name=f"staging-{number}", daemon=True)
+                    try:
+                        thread.start()
+                    except RuntimeError as error:
+                        if self._threads:  # fewer will do
+                            break
+                        raise ResourceExhaustedError(f"memory: there is none for fetching blobs: {error}") from error
                     self._threads.append(thread)
-                    thread.start()
             self._changed.notify_all()
 
     @property

@@ -224,14 +224,21 @@ def test_a_request_that_runs_again_can_be_cancelled(model: Model, fanout: FakeFa
     assert call.code == Code.CANCELLED
 
 
-def test_a_predictor_that_goes_while_a_request_ends_leaves_the_interpreter_to_it(graph: Any, fanout: FakeFanout) -> None:
+def test_a_predictor_that_goes_while_a_request_ends_leaves_the_interpreter_to_it(
+    graph: Any, fanout: FakeFanout
+) -> None:
     fanout.mode = "hang"
     model = Model(graph, fanout)
     model.publish(NEW)
     call = model.start()
     (handle,) = fanout.hanging
     end, going = fanout.hanging[handle], threading.Event()
-    fanout.hanging[handle] = lambda: (going.wait(30), end())
+
+    def end_late() -> None:
+        going.wait(30)
+        end()
+
+    fanout.hanging[handle] = end_late
     assert call.on_cancel is not None
     call.on_cancel()
     wait_until(lambda: not fanout.hanging)

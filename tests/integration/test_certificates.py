@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from support.model_server import model_server, wait_for
 from support.rpc_calls import call, connected
 from support.small_model import SmallModel
 from support.tls import client, etcd_flags, load_model, shard_flags, tls_flags
+from tessera.certificates import validity
 from tessera.errors import Code
 
 pytestmark = pytest.mark.integration
@@ -34,7 +37,7 @@ def before(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
 @pytest.fixture(scope="module")
 def after(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
     """Of another CA, so that nothing of the old ones can be in use unseen."""
-    return make_certificates(tmp_path_factory.mktemp("after"))
+    return make_certificates(tmp_path_factory.mktemp("after"), days=2)
 
 
 @pytest.fixture
@@ -59,6 +62,14 @@ def asks(address: str, pair: Certificates, request: bytes = b"") -> Code:
         return call(channel, PREDICT, request, timeout_s=20.0).code
 
 
+def told_end_s(address: str) -> float:
+    """Return until when the certificate holds that a process says it shows."""
+    with urllib.request.urlopen(f"http://{address}/metrics", timeout=20) as answer:
+        text = answer.read().decode()
+    (value,) = re.findall(r"^tessera_certificate_expiration_timestamp_seconds (\S+)$", text, re.MULTILINE)
+    return float(value)
+
+
 @pytest.fixture
 def cluster(
     before: Certificates, files: Certificates, small_model: SmallModel, tmp_path: Path
@@ -67,7 +78,7 @@ def cluster(
     use(files, before)
     with EtcdProcess(tls=True) as etcd:
         assert etcd.certificates is not None
-        both = ("--pollers=1", "--tls-poll-s=1", *etcd_flags(etcd.certificates), *tls_flags(files))
+        both = ("--pollers=1", "--tls-poll-s=1", "--metrics-port=0", *etcd_flags(etcd.certificates), *tls_flags(files))
         found = LocalCluster(
             repository=small_model.repository,
             directory=tmp_path / "cluster",
@@ -101,6 +112,10 @@ def test_router_and_shard_server_take_up_new_certificates(
         assert call(channel, PREDICT, request).code == Code.OK  # a connection that was there goes on
     ready = json.loads((cluster.directory / "server-0.ready").read_text())
     wait_for(lambda: asks(ready["address"], after) == Code.UNIMPLEMENTED, WAIT_S, tell=shard.tail)
+    held = validity(after.certificate.read_bytes())
+    assert held is not None
+    for address in (cluster.metrics_address, ready["metrics"]):
+        wait_for(lambda address=address: told_end_s(address) == held.end_s, WAIT_S)  # type: ignore[misc]
     assert asks(ready["address"], before) == Code.UNAVAILABLE
     # A new process of the shard server trusts the new CA only: the router has to come with its new certificate.
     shard.process.terminate()

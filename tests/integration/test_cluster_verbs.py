@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import shutil
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from admin.cli import main
 from admin.local_cluster import LocalCluster
 from admin.serving_client import open_channel
 from placement.found import Found
 from placement.records import OperationState
+from support.command_line import Done, tessera_here
 from support.resharding import flags, found, reshard_command, wait_for
 from support.running import ClusterFactory
 from support.serving import Load, predict
@@ -35,34 +32,13 @@ def _load(cluster: LocalCluster, model: SmallModel) -> Load:
     return Load(cluster.router_address, model.request(), model.expected[2], threads=1)
 
 
-@dataclass(frozen=True)
-class Done:
-    """What a command printed, and its exit code."""
-
-    returncode: int
-    stdout: str
-    stderr: str
-
-
-def _tessera(*arguments: str) -> Done:
-    """Run `tessera` in this process: starting one for each command would be most of these tests' time."""
-    deadline_s = time.monotonic() + 30
-    while True:
-        out, err = io.StringIO(), io.StringIO()
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            code = main(list(arguments))
-        # A command gives etcd 2 s to take its connection; a machine that is busy with other things may take longer.
-        if "etcd: no connection" not in err.getvalue() or time.monotonic() > deadline_s:
-            return Done(code, out.getvalue(), err.getvalue())
-
-
 def _cluster(cluster: LocalCluster, verb: str, *arguments: str) -> Done:
     yes = ["--yes"] if verb in ("restore", "rebuild") else []
-    return _tessera("cluster", verb, *arguments, *yes, *flags(cluster))
+    return tessera_here("cluster", verb, *arguments, *yes, *flags(cluster))
 
 
 def _reshard(cluster: LocalCluster, verb: str, *arguments: str) -> Done:
-    return _tessera(*reshard_command(cluster, verb, *arguments))
+    return tessera_here(*reshard_command(cluster, verb, *arguments))
 
 
 def _wait_until_ok(cluster: LocalCluster, *arguments: str) -> dict[str, Any]:

@@ -1,6 +1,5 @@
-"""What programs say of the manifests: kustomize, Go's templates as Helm has them, the schemas of several Kubernetes."""
+"""What programs say of the manifests: kustomize, Helm, the schemas of several Kubernetes."""
 
-import copy
 import json
 import subprocess
 from pathlib import Path
@@ -8,12 +7,13 @@ from typing import Any
 
 import pytest
 
-from support.k8s_chart import CHART, base_name, chart
+from support.k8s_chart import CHART, base_name
 from support.k8s_objects import OVERLAYS, Object, dump, jobs, parse, rendered
 from support.k8s_render import render
 from support.k8s_tools import TOOLS
 
 MINORS = ("1.30", "1.33", "1.37")
+_HELM = TOOLS / "bin" / "helm"
 
 
 def _run(*words: object, stdin: str = "") -> str:
@@ -69,27 +69,37 @@ def _plain(content: Any) -> Any:
     return [_plain(item) for item in content] if isinstance(content, list) else content
 
 
-def _chart(namespace: str = "tessera", **changes: Any) -> list[Object]:
-    """Return what the templates make of the default values with `changes`, named as in shard__servers."""
-    values = copy.deepcopy(chart("values.yaml"))
+def _chart(tmp_path: Path, namespace: str = "tessera", **changes: Any) -> list[Object]:
+    """Return what Helm makes of the default values with `changes`, named as in shard__servers."""
+    values: dict[str, dict[str, Any]] = {}
     for name, value in changes.items():
         group, _, key = name.partition("__")
-        assert key in values[group]
-        values[group][key] = value
-    release = {"Namespace": namespace, "Service": "Helm"}
-    known = {"Values": values, "Release": release, "Chart": {"AppVersion": chart("Chart.yaml")["appVersion"]}}
-    files = {path.name: path.read_text("utf-8") for path in CHART.glob("templates/*.yaml")}
-    return parse(_run(TOOLS / "templates", stdin=json.dumps({"files": files, "values": known})))
+        values.setdefault(group, {})[key] = value
+    path = tmp_path / "values.json"
+    path.write_text(json.dumps(values), "utf-8")
+    return parse(_run(_HELM, "template", "tessera", CHART, "--namespace", namespace, "--values", path))
 
 
-def test_the_chart_makes_the_objects_that_kustomize_makes() -> None:
+def test_helm_finds_nothing_wrong_with_the_chart() -> None:
+    _run(_HELM, "lint", "--strict", CHART)
+
+
+def test_a_value_that_is_none_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(AssertionError, match="additional properties 'server' not allowed"):
+        _chart(tmp_path, shard__server=7)
+    with pytest.raises(AssertionError, match=r"/shard/servers.*want integer"):
+        _chart(tmp_path, shard__servers="seven")
+
+
+def test_the_chart_makes_the_objects_that_kustomize_makes(tmp_path: Path) -> None:
     expected = _by_name([_plain(content) for content in rendered("chart") if content["kind"] != "Namespace"])
-    assert _by_name([_plain(content) for content in _chart()]) == expected
+    assert _by_name([_plain(content) for content in _chart(tmp_path)]) == expected
 
 
-def test_values_reach_the_objects() -> None:
+def test_values_reach_the_objects(tmp_path: Path) -> None:
     objects = _by_name(
         _chart(
+            tmp_path,
             shard__servers=7,
             shard__memory="64Gi",
             shard__cacheClass="local",
@@ -113,7 +123,7 @@ def test_values_reach_the_objects() -> None:
     assert not [name for kind, name in objects if kind == "NetworkPolicy"]
 
 
-def test_the_chart_goes_into_any_namespace() -> None:
-    text = dump(*_chart("other"))
+def test_the_chart_goes_into_any_namespace(tmp_path: Path) -> None:
+    text = dump(*_chart(tmp_path, "other"))
     assert "namespace: tessera" not in text
     assert "kubernetes.io/metadata.name: other" in text

@@ -39,8 +39,8 @@ class Certificates:
     key: Path
 
 
-def make_certificates(directory: Path) -> Certificates:
-    """Make a CA, and a certificate for 127.0.0.1 signed by it."""
+def make_certificates(directory: Path, *, days: int = 1) -> Certificates:
+    """Make a CA, and a certificate for 127.0.0.1 signed by it, that hold so long."""
     now = datetime.datetime.now(datetime.UTC)
 
     def build(name: str, issuer: x509.Name | None, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
@@ -52,7 +52,7 @@ def make_certificates(directory: Path) -> Certificates:
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - datetime.timedelta(minutes=5))
-            .not_valid_after(now + datetime.timedelta(days=1))
+            .not_valid_after(now + datetime.timedelta(days=days))
         )
 
     ca_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())

@@ -227,7 +227,7 @@ class FakeFanout:
             thread.join(10)
 
     def wait_until_unused(self) -> None:
-        """Return when routes and lookups are released: native threads that do so call Python, which must not have ended."""
+        """Return when all is released: native threads that do so call Python, which must not have ended."""
         end_s = time.monotonic() + 30
         while self._in_use:
             assert time.monotonic() < end_s, f"{self._in_use} routes and lookups are still in use"

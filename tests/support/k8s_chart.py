@@ -27,7 +27,6 @@ _CONTAINER: Path_ = ("spec", "template", "spec", "containers", 0)
 _CLAIM: Path_ = ("spec", "resources", "requests", "storage")
 VALUES: Sequence[tuple[str, str, Path_, str]] = (
     ("StatefulSet", "tessera-shard", ("spec", "replicas"), "shard.servers"),
-    ("ConfigMap", "tessera-scale-guard", ("data", "servers"), "shard.servers"),
     ("StatefulSet", "tessera-shard", (*_CONTAINER, "resources", "requests", "cpu"), "shard.cpu"),
     ("StatefulSet", "tessera-shard", (*_CONTAINER, "resources", "requests", "memory"), "shard.memory"),
     ("StatefulSet", "tessera-shard", (*_CONTAINER, "resources", "limits", "memory"), "shard.memory"),
@@ -174,7 +173,7 @@ def _condition(kind: str, name: str) -> str:
         return f"{'and .Values.etcd.enabled ' if name == 'etcd' else ''}.Values.networkPolicy.enabled"
     if name == "tessera-etcd":
         return ".Values.etcd.enabled"
-    if name.startswith("tessera-scale-guard"):
+    if name == "tessera-scale-guard":
         return ".Values.scaleGuard.enabled"
     return {"PriorityClass": ".Values.priorityClass.create", "PersistentVolumeClaim": ".Values.repository.create"}.get(
         kind, ""

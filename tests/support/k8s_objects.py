@@ -59,15 +59,12 @@ def read(path: str) -> list[Object]:
 
 
 def inputs_digest() -> str:
-    """Return one SHA-256 over everything that the rendered files depend on, but for the monitoring component.
-
-    Dashboards and alert rules are tested where they are; `make test-k8s` compares the whole.
-    """
+    """Return one SHA-256 over everything that the rendered files depend on."""
     hasher = hashlib.sha256()
     for directory in (K8S / "base", K8S / "components", K8S / "overlays", OVERLAYS["gpu"], OVERLAYS["chart"]):
         for path in sorted(directory.rglob("*")):
-            name = str(path.relative_to(ROOT))
-            if path.is_file() and not name.startswith("k8s/components/monitoring/"):
+            if path.is_file():
+                name = path.relative_to(ROOT)
                 hasher.update(f"{name}\0{path.stat().st_size}\0".encode() + path.read_bytes())
     return hasher.hexdigest()
 

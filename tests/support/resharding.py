@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import signal
 import subprocess
 import sys
 import time
@@ -20,14 +21,14 @@ from tessera.errors import DeadlineExceededError, UnavailableError
 _KILLER = """
 import os, signal, sys
 from placement import change
-state, *arguments = sys.argv[1:]
+state, number, *arguments = sys.argv[1:]
 do = change.ChangeDriver._do
 
 async def do_and_die(self, lock, found, step):
     await do(self, lock, found, step)
     written = (await self._reader.read()).operation
     if written.state.value == state:
-        os.kill(os.getpid(), signal.SIGKILL)
+        os.kill(os.getpid(), int(number))
 
 change.ChangeDriver._do = do_and_die
 from admin.cli import main
@@ -64,16 +65,26 @@ def run(command: list[str], timeout_s: float = 90.0) -> subprocess.CompletedProc
 def run_and_die_after(state: str, command: list[str], timeout_s: float = 90.0) -> subprocess.CompletedProcess[str]:
     """Run `tessera` with `command`; it is killed with signal 9 right after it wrote that the operation is `state`."""
     return subprocess.run(
-        [sys.executable, "-c", _KILLER, state, *command],
+        _with_signal_after(state, signal.SIGKILL, command),
         capture_output=True, text=True, timeout=timeout_s, check=False,
     )  # fmt: skip
+
+
+def stopping_after(state: str, command: list[str]) -> subprocess.Popen[str]:
+    """Start `tessera` with `command`; it gets SIGSTOP right after it wrote that the operation is `state`."""
+    command = _with_signal_after(state, signal.SIGSTOP, command)
+    return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+
+
+def _with_signal_after(state: str, number: signal.Signals, command: list[str]) -> list[str]:
+    return [sys.executable, "-c", _KILLER, state, str(int(number)), *command]
 
 
 def found(cluster: LocalCluster) -> Found:
     """Read what the store holds of the model."""
 
     async def read() -> Found:
-        store = open_etcd(EtcdSettings((cluster.etcd_endpoint,)))
+        store = open_etcd(EtcdSettings(tuple(cluster.etcd_endpoint.split(","))))
         try:
             return await Reader(store, Keys(cluster.cluster), MODEL).read()
         finally:

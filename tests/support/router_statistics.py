@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from batching.policy_file import Policy
-from placement.records import PackageRef, Placement
-from placement.snapshot import ClusterSnapshot, ModelView
+from placement.records import MemberRecord, MemberState, OperationRecord, OperationState, PackageRef, Placement
+from placement.snapshot import ClusterSnapshot, MemberView, ModelView
 from placement.view import ViewReading, ViewStatus
 from router.catalog import VersionState, VersionStatus
 from router.load_statistics import LoadRecorder, LoadStatistics
 from router.request_log import RequestLogStatistics
 from router.statistics import LeaseStatistics, RegionStatistics, RouterStatistics, TrafficStatistics
+from tessera.certificates import Validity
 from tessera.errors import Code
 
 CELLS = 28
@@ -88,8 +89,15 @@ def _loads() -> LoadStatistics:
 def view_reading() -> ViewReading:
     """Return what is known of a cluster with one model, two seconds after etcd was last heard of."""
     placement = Placement("ranker", 7, 1, 2, ("server-0",), ((0,), (0,)), (PackageRef(2, "0" * 64),))
-    models = {"ranker": ModelView(placement=placement), "new": ModelView()}
-    snapshot = ClusterSnapshot(revision=9, models=models, problems={"tessera/x": "got 3 bytes, expected JSON"})
+    operation = OperationRecord("o", "reshard", OperationState.PREPARING, 7, 8, "d", "ana")
+    models = {"ranker": ModelView(placement=placement, operation=operation), "new": ModelView()}
+    member = MemberRecord("i", "h:1", "b", MemberState.SERVING, "d", 10, 5, {"ranker": 7})
+    snapshot = ClusterSnapshot(
+        revision=9,
+        models=models,
+        members={"server-0": MemberView(member, live=True)},
+        problems={"tessera/x": "got 3 bytes, expected JSON"},
+    )
     return ViewReading(snapshot, ViewStatus(True, 2.0, {"start": 1, "periodic": 4}, 1))
 
 
@@ -201,4 +209,6 @@ def router_statistics() -> RouterStatistics:
         is_ready=True,
         view=view_reading(),
         leases=LeaseStatistics(panics=1, panicking=frozenset({"ranker"})),
+        memory_limit_bytes=2 << 30,
+        certificate=Validity(1_800_000_000.0, 1_800_086_400.0),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -31,10 +31,11 @@ def run_cluster(
     replicas: int = 1,
     versions: Sequence[int] = (1, 2),
     labels: Mapping[str, int] | None = None,
+    make: Callable[..., LocalCluster] = LocalCluster,
     **settings: Any,
 ) -> Iterator[LocalCluster]:
     """Start etcd, servers and a router, load `versions` of the small model, end everything."""
-    cluster = LocalCluster(
+    cluster = make(
         repository=repository,
         directory=directory,
         shards=shards,
@@ -57,7 +58,7 @@ def run_cluster(
 async def _load(
     cluster: LocalCluster, versions: Sequence[int], replicas: int, labels: Mapping[str, int] | None
 ) -> None:
-    store = open_etcd(EtcdSettings((cluster.etcd_endpoint,)))
+    store = open_etcd(EtcdSettings(tuple(cluster.etcd_endpoint.split(","))))
     try:
         await load(
             store,

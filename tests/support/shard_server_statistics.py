@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from placement.records import StagingRecord
+from shard_server.scrubber import ScrubCounts
 from shard_server.staging.stager import StagingCounts
 from shard_server.statistics import ShardServerStatistics
 from support.router_statistics import view_reading
@@ -34,4 +35,6 @@ def shard_server_statistics() -> ShardServerStatistics:
         view=view_reading(),
         staging=StagingRecord(done_bytes=600, total_bytes=1000),
         staged=StagingCounts(fetched_bytes=5600, problems=2),
+        scrub=ScrubCounts(read=40, damaged=1),
+        memory_limit_bytes=8 << 30,
     )

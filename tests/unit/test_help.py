@@ -43,7 +43,7 @@ VERBS = (
     "k8s",
     "k8s render",
     "k8s job",
-    "k8s allow-scale",
+    "k8s scale",
     "server add",
     "model unload",
     "model label",

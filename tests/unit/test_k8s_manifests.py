@@ -184,10 +184,10 @@ def test_accounts_roles_and_classes_exist(overlay: str) -> None:
         one(objects, "ServiceAccount", subject["name"])
     (role,) = of_kind(objects, "Role")
     for rule in role["rules"]:  # no more than it needs
-        assert rule["resources"] == ["configmaps"]
+        assert rule["resources"] == ["statefulsets/scale"]
         assert set(rule["verbs"]) == {"get", "patch"}
         for name in rule["resourceNames"]:
-            one(objects, "ConfigMap", name)
+            one(objects, "StatefulSet", name)
 
 
 @overlays
@@ -201,22 +201,23 @@ def test_the_autoscaler_alone_says_how_many_routers_there_are(overlay: str) -> N
 
 
 @overlays
-def test_the_scale_guard_starts_with_the_size_of_the_set_that_it_guards(overlay: str) -> None:
+def test_the_scale_guard_is_about_the_set_and_the_account_that_are_there(overlay: str) -> None:
     objects = rendered(overlay)
-    policy = one(objects, "ValidatingAdmissionPolicy", "tessera-scale-guard")
-    (rule,) = policy["spec"]["matchConstraints"]["resourceRules"]
+    policy = one(objects, "ValidatingAdmissionPolicy", "tessera-scale-guard")["spec"]
+    (rule,) = policy["matchConstraints"]["resourceRules"]
     (name,) = rule["resourceNames"]
-    guarded = one(objects, "StatefulSet", name)
-    binding = one(objects, "ValidatingAdmissionPolicyBinding", "tessera-scale-guard")
-    number = one(objects, "ConfigMap", binding["spec"]["paramRef"]["name"])
-    assert number["data"]["servers"] == str(guarded["spec"]["replicas"])
+    one(objects, "StatefulSet", name)
     assert rule["resources"] == ["statefulsets", "statefulsets/scale"]
-    for content in of_kind(objects, "ValidatingAdmissionPolicyBinding"):
-        one(objects, "ValidatingAdmissionPolicy", content["spec"]["policyName"])
-        assert content["spec"]["validationActions"] == ["Deny"]
-        assert content["spec"]["matchResources"]["namespaceSelector"]["matchLabels"] == {
-            "kubernetes.io/metadata.name": "tessera"
-        }
+    assert "paramKind" not in policy
+    (account,) = re.findall(r":(tessera-\w+)'", policy["validations"][0]["expression"])
+    one(objects, "ServiceAccount", account)
+    assert [rule["resourceNames"] for rule in one(objects, "Role", account)["rules"]] == [[name]]
+    (binding,) = of_kind(objects, "ValidatingAdmissionPolicyBinding")
+    assert binding["spec"]["policyName"] == "tessera-scale-guard"
+    assert binding["spec"]["validationActions"] == ["Deny"]
+    assert binding["spec"]["matchResources"]["namespaceSelector"]["matchLabels"] == {
+        "kubernetes.io/metadata.name": "tessera"
+    }
 
 
 @overlays

@@ -1,4 +1,4 @@
-"""`tessera k8s job` and `tessera k8s allow-scale`."""
+"""`tessera k8s job` and `tessera k8s scale`."""
 
 import argparse
 import asyncio
@@ -12,7 +12,7 @@ import pytest
 from admin.cli import main
 from admin.k8s import job as jobs
 from admin.k8s.api import ClusterApi
-from admin.k8s.command import complete, run_allow_scale
+from admin.k8s.command import complete, run_scale
 from admin.k8s.scale import in_the_way
 from placement.keys import Keys
 from placement.memory_store import MemoryStore
@@ -54,7 +54,7 @@ def test_a_command_that_is_none_is_refused(capsys: pytest.CaptureFixture[str]) -
 
 
 def test_only_the_job_that_talks_to_kubernetes_gets_a_token(capsys: pytest.CaptureFixture[str]) -> None:
-    for words, token in ((["status"], False), (["k8s", "allow-scale", "2"], True)):
+    for words, token in ((["status"], False), (["k8s", "scale", "2"], True)):
         assert main(["k8s", "job", "--tls", "--image", "registry/tessera@sha256:12", "--", *words]) == 0
         pod = parse(capsys.readouterr().out)[0]["spec"]["template"]["spec"]
         assert pod["automountServiceAccountToken"] is token
@@ -104,25 +104,25 @@ def test_servers_of_another_set_are_not_looked_at() -> None:
 
 
 class FakeApi(ClusterApi):
-    """A ConfigMap in memory, with the API server's comparison of versions."""
+    """A StatefulSet in memory, with the API server's comparison of versions."""
 
     def __init__(self, servers: int) -> None:
         super().__init__("https://api", "token", None, "tessera")
-        object.__setattr__(self, "content", {"metadata": {"resourceVersion": "7"}, "data": {"servers": str(servers)}})
+        object.__setattr__(self, "content", {"metadata": {"resourceVersion": "7"}, "spec": {"replicas": servers}})
 
     content: dict[str, Any]
 
-    def config_map(self, name: str) -> dict[str, Any]:
+    def scale(self, stateful_set: str) -> dict[str, Any]:
         return copy.deepcopy(self.content)
 
-    def patch_config_map(self, name: str, content: Mapping[str, Any]) -> dict[str, Any]:
+    def patch_scale(self, stateful_set: str, content: Mapping[str, Any]) -> dict[str, Any]:
         if content["metadata"]["resourceVersion"] != self.content["metadata"]["resourceVersion"]:
-            raise AbortedError(f"{name}: changed meanwhile")
-        self.content["data"] |= content["data"]
+            raise AbortedError(f"{stateful_set}: changed meanwhile")
+        self.content["spec"] |= content["spec"]
         return self.content
 
 
-def _allow(api: ClusterApi, servers: int, *drained: str) -> None:
+def _scale(api: ClusterApi, servers: int, *drained: str) -> None:
     async def run() -> None:
         store, keys = MemoryStore(), Keys("default")
         lease = await store.grant_lease(60)
@@ -131,35 +131,35 @@ def _allow(api: ClusterApi, servers: int, *drained: str) -> None:
         for name in drained:
             await store.put(keys.server(name), ServerRecord("a", 1, 1 << 30, ServerState.DRAINING).to_bytes())
         options = argparse.Namespace(servers=servers, shard_set="tessera-shard")
-        await run_allow_scale(options, store, keys, api)
+        await run_scale(options, store, keys, api)
 
     asyncio.run(run())
 
 
-def test_the_number_goes_down_only_when_nothing_is_in_the_way(capsys: pytest.CaptureFixture[str]) -> None:
+def test_servers_go_only_when_nothing_is_in_the_way(capsys: pytest.CaptureFixture[str]) -> None:
     api = FakeApi(3)
     with pytest.raises(FailedPreconditionError, match=r"servers: got 2, but tessera-shard-2 may get slots"):
-        _allow(api, 2)
-    assert api.content["data"] == {"servers": "3"}
-    _allow(api, 2, "tessera-shard-2")
-    assert api.content["data"] == {"servers": "2"}
-    assert "kubectl scale statefulset/tessera-shard --replicas=2" in capsys.readouterr().out
+        _scale(api, 2)
+    assert api.content["spec"] == {"replicas": 3}
+    _scale(api, 2, "tessera-shard-2")
+    assert api.content["spec"] == {"replicas": 2}
+    assert "tessera-shard: 2 servers (was 3)" in capsys.readouterr().out
 
 
-def test_the_number_goes_up_without_a_question() -> None:
+def test_servers_are_added_without_a_question() -> None:
     api = FakeApi(3)
-    _allow(api, 5)
-    assert api.content["data"] == {"servers": "5"}
+    _scale(api, 5)
+    assert api.content["spec"] == {"replicas": 5}
 
 
-@pytest.mark.parametrize("servers", [0, -1, 100_000])
-def test_a_number_that_the_policy_does_not_take_is_refused(servers: int) -> None:
-    with pytest.raises(InvalidArgumentError, match=f"servers: got {servers}, expected 1 to 99999"):
-        _allow(FakeApi(3), servers)
+@pytest.mark.parametrize("servers", [0, -1, 1001])
+def test_a_number_that_no_cluster_has_is_refused(servers: int) -> None:
+    with pytest.raises(InvalidArgumentError, match=f"servers: got {servers}, expected 1 to 1000"):
+        _scale(FakeApi(3), servers)
 
 
 def test_outside_of_a_pod_the_way_into_one_is_told(tmp_path: Path) -> None:
-    with pytest.raises(FailedPreconditionError, match="tessera k8s job -- k8s allow-scale N"):
+    with pytest.raises(FailedPreconditionError, match="tessera k8s job -- k8s scale N"):
         ClusterApi.in_cluster(tmp_path, {})
     with pytest.raises(FailedPreconditionError, match="not a pod with the token"):
         ClusterApi.in_cluster(tmp_path, {"KUBERNETES_SERVICE_HOST": "10.0.0.1", "KUBERNETES_SERVICE_PORT": "443"})

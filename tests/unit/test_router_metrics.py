@@ -95,6 +95,7 @@ def test_the_text_is_what_the_library_reads_as_the_same_samples() -> None:
     text = render(families).decode()
     assert "# TYPE a_total counter\n" in text
     assert "# TYPE :c:d counter\n:c:d 0.5\n" in text
+    assert "# TYPE e_total counter\n" in render([CounterMetricFamily("e", "None yet.", labels=["f"])]).decode()
     read = {s.name: (s.labels, s.value) for family in text_string_to_metric_families(text) for s in family.samples}
     assert read == {"a_total": ({"b": 'x"y\\z\n'}, 3), ":c:d_total": ({}, 0.5)}  # the parser's suffix
 
