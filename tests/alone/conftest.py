@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from cpp_ext import _graph
-from support.fake_abi import FakeFanout
+from support.fake_fanout import FakeFanout
 
 
 @pytest.fixture(scope="session")

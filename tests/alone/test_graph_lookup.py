@@ -16,7 +16,8 @@ from tensorflow_serving.apis import predict_pb2
 import cpp_ext
 from cpp_ext import _graph
 from support import small_models
-from support.fake_abi import FakeFanout, HandlerClient
+from support.fake_abi import HandlerClient
+from support.fake_fanout import FakeFanout
 from support.small_models import i32, i64, lookup, placeholder
 from tessera.errors import (
     Code,

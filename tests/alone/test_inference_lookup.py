@@ -16,7 +16,8 @@ from cpp_ext import _graph
 from support import example_models as models
 from support import small_models
 from support.example_models import CLASSIFY, REGRESS
-from support.fake_abi import FakeFanout, HandlerClient
+from support.fake_abi import HandlerClient
+from support.fake_fanout import FakeFanout
 from support.small_models import lookup
 from tessera.errors import Code
 

@@ -15,7 +15,8 @@ from tensorflow_serving.apis import predict_pb2
 
 from cpp_ext import _graph
 from support import small_models
-from support.fake_abi import Call, FakeFanout, HandlerClient
+from support.fake_abi import Call, HandlerClient
+from support.fake_fanout import FakeFanout
 from support.small_models import i64, lookup, placeholder
 from tessera.errors import Code
 
