@@ -11,13 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from support.fake_abi import ABI_VERSION
+from support.fake_abi import ABI_VERSION, _capsule_new
 
 _VOID = ctypes.c_void_p
-
-_capsule_new = ctypes.pythonapi.PyCapsule_New
-_capsule_new.restype = ctypes.py_object
-_capsule_new.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]
 
 
 class _Gather(ctypes.Structure):

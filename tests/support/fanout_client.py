@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from cpp_ext import _rpc
-from support import fake_abi
+from support import fake_abi, fake_fanout
 from tessera.errors import Code
 
 Array = np.ndarray[Any, Any]
@@ -35,22 +35,22 @@ class Lookup:
         timeout_s: float | None = 10.0,
     ) -> None:
         self._capsule = fanout.capsule()
-        self._api = fake_abi._FanoutApi.from_address(fake_abi._capsule_pointer(self._capsule, b"tessera.fanout"))
+        self._api = fake_fanout._FanoutApi.from_address(fake_abi._capsule_pointer(self._capsule, b"tessera.fanout"))
         assert self._api.abi_version == fake_abi.ABI_VERSION
         self._ids = [np.ascontiguousarray(ids) for _, ids, _ in gathers]
         self.rows = [np.full((ids.size, dim), np.nan, np.float32) for _, ids, dim in gathers]
         items = [
-            fake_abi._Gather(table, ids.itemsize, ids.ctypes.data, ids.size, rows.ctypes.data)
+            fake_fanout._Gather(table, ids.itemsize, ids.ctypes.data, ids.size, rows.ctypes.data)
             for (table, _, _), ids, rows in zip(gathers, self._ids, self.rows, strict=True)
         ]
         self._ended = threading.Event()
         self.ends = 0
         self.code = Code.UNKNOWN
         self.message = ""
-        self._done = fake_abi._Done(self._on_done)
+        self._done = fake_fanout._Done(self._on_done)
         deadline_ns = fake_abi.NO_DEADLINE if timeout_s is None else time.monotonic_ns() + int(timeout_s * 1e9)
         pointer = fake_abi._capsule_pointer(route, b"tessera.route")
-        array = (fake_abi._Gather * len(items))(*items)
+        array = (fake_fanout._Gather * len(items))(*items)
         self._handle = self._api.start(pointer, array, len(items), deadline_ns, self._done, None)
 
     def cancel(self) -> None:
