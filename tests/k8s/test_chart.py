@@ -12,15 +12,17 @@ pytestmark = pytest.mark.timeout(900)
 
 @pytest.fixture
 def namespace(plane: ControlPlane) -> Iterator[str]:
+    plane.run("kubectl", "create", "namespace", "tessera")
+    plane.run("kubectl", "label", "namespace", "tessera", "pod-security.kubernetes.io/enforce=restricted")
     yield "tessera"
     plane.kubectl("delete", "deployments,statefulsets,pods", "--all")
-    plane.run("kubectl", "delete", "namespace", "tessera", "--ignore-not-found")
+    plane.run("kubectl", "delete", "namespace", "tessera")
     plane.run("kubectl", "delete", "pv", "--all")
 
 
 def test_the_chart_is_installed_upgraded_and_removed(plane: ControlPlane, namespace: str) -> None:
     release = ("tessera", str(CHART), "--namespace", namespace)
-    plane.run("helm", "install", *release, "--create-namespace", "--set", "router.minReplicas=3")
+    plane.run("helm", "install", *release, "--set", "router.minReplicas=3")
     for component, count in (("router", 3), ("shard", 3), ("etcd", 1)):
         wait_for(component, lambda: plane.ready(component, count))  # noqa: B023 (it is called here only)
     plane.run("helm", "upgrade", *release, "--set", "shard.servers=4")

@@ -144,3 +144,6 @@ def test_a_new_template_is_tried_on_the_last_server_first(plane: ControlPlane, d
     wait_for("the canary", lambda: updated() == {"tessera-shard-2"})
     plane.kubectl("rollout", "status", "statefulset/tessera-shard", "--timeout=180s")
     assert updated() == {"tessera-shard-2"}
+    strategy["spec"]["updateStrategy"]["rollingUpdate"]["partition"] = 0
+    plane.kubectl("patch", "statefulset/tessera-shard", "--type=merge", "-p", json.dumps(strategy))
+    wait_for("the others", lambda: len(updated()) == 3)

@@ -228,6 +228,7 @@ def _start_the_rest(plane: ControlPlane, start: Callable[..., None]) -> None:
         f"--service-account-private-key-file={plane.directory / 'accounts.key'}",
         "--use-service-account-credentials=true",
         "--pvclaimbinder-sync-period=1s",
+        "--node-monitor-grace-period=1h",  # a busy machine is no reason to think that nodes are lost
     )
     start("kube-scheduler", *flags, f"--secure-port={free_port()}", f"--cert-dir={plane.directory / 'scheduler'}")
     start(

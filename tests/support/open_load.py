@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import grpc
 
@@ -21,7 +21,9 @@ from admin.serving_client import PREDICTION_SERVICE, open_channel
 from admin.tensors import from_tensor
 from protos import serving_pb2
 from support.fault_report import Measured, record
-from support.small_model import SmallModel
+
+if TYPE_CHECKING:
+    from support.small_model import SmallModel  # imports TensorFlow
 
 RATE_ENV = "TESSERA_FAULT_RATE"
 DEFAULT_RATE = 50.0

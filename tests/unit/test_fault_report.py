@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from admin.tensors import to_tensor
+from protos import serving_pb2
 from support import fault_report
 from support.fault_report import Measured
-from support.open_load import Fault, Sample, usual_of
+from support.open_load import Fault, OpenLoad, Sample, usual_of
+from support.serving import FLOAT32
 
 
 def _requests(begin_s: float, count: int, took_s: float, failure: str = "") -> list[Sample]:
@@ -34,6 +39,23 @@ def test_requests_that_were_due_while_a_fault_lasted_count_and_are_measured_agai
     fault.recovered_s = 11.0
     assert fault.measured(usual_of(samples, 10.0), samples).recovery_s == 1.0
     assert fault.measured([], []).requests == 0
+
+
+def _answer(version: int, value: float) -> bytes:
+    response = serving_pb2.PredictResponse()
+    response.model_spec.version.value = version
+    response.outputs["y"].CopyFrom(to_tensor("y", [value], FLOAT32))
+    return response.SerializeToString()
+
+
+def test_an_answer_is_right_if_it_is_that_of_the_version_that_it_claims() -> None:
+    model: Any = SimpleNamespace(expected={1: {"y": [1.0]}, 2: {"y": [2.0]}})
+    load = OpenLoad({}, model)
+    for _ in range(2):  # the second time by their bytes
+        assert load._read(_answer(1, 1.0)) == (1, True)
+        assert load._read(_answer(2, 2.0)) == (2, True)
+        assert load._read(_answer(2, 1.0)) == (2, False), "of another version"
+        assert load._read(_answer(3, 2.0)) == (3, False), "of a version that is not there"
 
 
 def _measured(number: str, what: str, **changes: object) -> Measured:
