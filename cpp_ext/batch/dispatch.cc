@@ -59,7 +59,9 @@ BatchScheduler::Ready BatchScheduler::ReadyAt(BatchQueue* queue, int64_t now_ns)
   const Ready timeout = {lingers ? group.linger_until_ns : queue->oldest_ns() + timeout_ns, CloseReason::kTimeout};
   const int64_t deadline_ns = queue->EarliestDeadlineNs();
   if (deadline_ns == kNever) return timeout;
-  const int64_t run_ns = std::max<int64_t>(queue->cost.Predict(PaddedRows(group.policy, queue->rows())), 0);
+  const int64_t predicted_ns = queue->cost.Predict(PaddedRows(group.policy, queue->rows()));
+  // Where nothing is known yet, half of the time is for the run.
+  const int64_t run_ns = predicted_ns == CostModel::kUnknown ? (deadline_ns - queue->oldest_ns()) / 2 : predicted_ns;
   const int64_t ahead_ns = BeginNs(now_ns) - now_ns;
   const int64_t margin_ns = std::max(run_ns / 8, queue->error.MarginNs(ahead_ns + run_ns));
   const int64_t latest_ns = deadline_ns - ahead_ns - run_ns - margin_ns;

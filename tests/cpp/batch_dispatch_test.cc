@@ -100,6 +100,20 @@ TEST(BatchDispatch, ADeadlineEndsTheWait) {
   EXPECT_EQ(s.last_reason, CloseReason::kDeadline);
 }
 
+TEST(BatchDispatch, HalfOfTheTimeIsForARunThatWasNeverMeasured) {
+  SteppedScheduler s;
+  auto queue = s.Queue(Policy(64, 100 * kMilli));
+  auto task = MakeTask();
+  task->deadline_ns = 50 * kMilli;
+  s.Enqueue(queue, task);
+  EXPECT_EQ(s.Start(), nullptr);
+  s.now_ns = s.NextEventNs();
+  EXPECT_LE(s.now_ns, 25 * kMilli);
+  EXPECT_GE(s.now_ns, 20 * kMilli);
+  ASSERT_NE(s.Start(), nullptr);
+  EXPECT_EQ(s.last_reason, CloseReason::kDeadline);
+}
+
 TEST(BatchDispatch, TheDeadlineOfATaskThatLeftDoesNotEndTheWait) {
   SteppedScheduler s;
   auto queue = s.Queue(Policy(64, 100 * kMilli));
