@@ -164,6 +164,8 @@ def test_stats_count_requests_errors_and_versions(graphs: dict[int, Any]) -> Non
         "requests": 2,
         "errors": {"NOT_FOUND": 1},
         "in_flight": 0,
+        "run_again": 0,
+        "awaiting_newer": 0,
         "models": {"m": {3: 1}},
         "traffic": {},
     }
