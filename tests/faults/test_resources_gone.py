@@ -185,7 +185,7 @@ def test_three_times_as_many_requests_as_can_be_answered(
         with load.fault("26", "three times as many requests as can be answered") as fault:
             load.wait_for_answers(1500)
         goodput = _good_per_s(load)
-        fault.note = f"{goodput / peak:.0%} of the best rate of answers"
+        fault.note = f"{goodput / peak:.0%} of the answers at a load it can just not bear; the rest is refused at once"
     assert not [failure for failure in load.failures if not failure.startswith("RESOURCE_EXHAUSTED")]
     assert goodput > 0.5 * peak  # 0.9 is the aim; this machine may be busy
     cluster.proxies["server-0"].heal()

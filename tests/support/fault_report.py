@@ -68,7 +68,7 @@ def main(arguments: Sequence[str]) -> int:
     file, document = (Path(argument) for argument in arguments)
     rows = [Measured(**json.loads(line)) for line in file.read_text("utf-8").splitlines()]
     about, commit = machine.describe(), machine.commit(Path(__file__).resolve().parents[2])
-    rates = ", ".join(f"{rate:g}" for rate in sorted({row.rate for row in rows}))
+    rates = ", ".join(f"{rate:.0f}" for rate in sorted({row.rate for row in rows}))
     text = (
         f"{table(rows)}\n\nMeasured at `{commit}` with {rates} requests/s on {about['cpu']}, "
         f"{about['cores']} cores, Linux {about['kernel']}."
