@@ -119,6 +119,11 @@ CASES: Mapping[str, Case] = {
     ),
     "TesseraStoreLost": Case(_stored(NONE), (_stored(NONE, shard_connected=ONE),)),
     "TesseraPlacementOld": Case(_stored(NONE, "0+60x3000", ONE), (_stored(ONE, "30+0x3000", ONE),), ON_ROUTER),
+    "TesseraLeasesIgnored": Case(
+        _one("tessera_lease_panic", ROUTER + ',model_name="m"', ONE),
+        (_one("tessera_lease_panic", ROUTER + ',model_name="m"', NONE),),
+        MODEL,
+    ),
     "TesseraRecordsDamaged": Case(
         _one("tessera_store_problems", SHARD, "2+0x3000"),
         (_one("tessera_store_problems", SHARD, NONE),),
@@ -196,9 +201,11 @@ CASES: Mapping[str, Case] = {
         ON_SHARD,
     ),
     "TesseraShardServerAvoided": Case(
-        _one("tessera_fanout_server_suspect", ROUTER + ',server="s0"', ONE),
+        _one("tessera_fanout_server_suspect", ROUTER + ',server="s0"', NONE)
+        | _one("tessera_fanout_server_ejected", ROUTER + ',server="s0"', ONE),
         (
             _one("tessera_fanout_server_suspect", ROUTER + ',server="s0"', NONE)
+            | _one("tessera_fanout_server_ejected", ROUTER + ',server="s0"', NONE)
             | _one("tessera_fanout_server_failures_total", ROUTER + ',server="s0"', "0+1x3000")
             | _one("tessera_fanout_server_rpcs_total", ROUTER + ',server="s0"', "0+1000x3000"),
         ),
