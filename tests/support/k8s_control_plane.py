@@ -235,7 +235,7 @@ def _start_the_rest(plane: ControlPlane, start: Callable[..., None]) -> None:
         "kwok",
         f"--kubeconfig={plane.kubeconfig}",
         "--manage-all-nodes=true",
-        "--node-lease-duration-seconds=40",
+        "--node-lease-duration-seconds=0",  # with leases it leaves pods alone while it waits for one
         f"--server-address=127.0.0.1:{free_port()}",
         *(f"--config={path}" for path in sorted((TOOLS / "stages").glob("*.yaml"))),
     )
