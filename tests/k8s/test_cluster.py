@@ -9,7 +9,7 @@ from support.command_line import tessera
 from support.k8s_control_plane import Answer, ControlPlane, condition, wait_for
 from support.k8s_objects import OVERLAYS, ROOT, Object, of_kind, rendered
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(1800)
 Deploy = Callable[[str], None]
 
 
@@ -142,7 +142,7 @@ def test_a_new_template_is_tried_on_the_last_server_first(plane: ControlPlane, d
     plane.kubectl("patch", "statefulset/tessera-shard", "--type=merge", "-p", json.dumps(strategy))
     plane.kubectl("set", "image", "statefulset/tessera-shard", "shard=registry.example.com/tessera:0.2.0")
     wait_for("the canary", lambda: updated() == {"tessera-shard-2"})
-    plane.kubectl("rollout", "status", "statefulset/tessera-shard", "--timeout=180s")
+    plane.kubectl("rollout", "status", "statefulset/tessera-shard", "--timeout=500s")
     assert updated() == {"tessera-shard-2"}
     strategy["spec"]["updateStrategy"]["rollingUpdate"]["partition"] = 0
     plane.kubectl("patch", "statefulset/tessera-shard", "--type=merge", "-p", json.dumps(strategy))

@@ -24,7 +24,7 @@ from support.etcd_process import EtcdProcess, free_port
 from support.k8s_objects import Object, dump
 from support.k8s_tools import TOOLS
 
-TIMEOUT_S = 180.0
+TIMEOUT_S = 600.0
 ZONES: Mapping[str, str] = {"node-0": "zone-a", "node-1": "zone-b", "node-2": "zone-c"}
 """Name of each node → its zone."""
 
@@ -77,7 +77,7 @@ class ControlPlane:
             input=stdin,
             capture_output=True,
             text=True,
-            timeout=2 * TIMEOUT_S,
+            timeout=TIMEOUT_S,
             check=False,
         )
         assert not check or done.returncode == 0, f"{' '.join(words)}: {done.stderr}"
