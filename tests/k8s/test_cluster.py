@@ -78,7 +78,7 @@ def test_commands_and_uploads_run_beside_it(plane: ControlPlane, deploy: Deploy)
     wait_for("the commands", lambda: ended("app.kubernetes.io/component=admin", 5))
     wait_for("the upload", lambda: plane.get("pod/tessera-upload")["status"]["phase"] == "Running")
     plane.kubectl("create", "job", "--from=cronjob/tessera-etcd-snapshot", "now")
-    wait_for("the copy of etcd", lambda: ended("app.kubernetes.io/component=etcd-snapshot", 1))
+    wait_for("the copy of etcd", lambda: ended("job-name=now", 1))
 
 
 def test_a_pod_that_is_not_restricted_is_refused(plane: ControlPlane, deploy: Deploy) -> None:
