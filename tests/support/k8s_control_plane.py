@@ -147,11 +147,13 @@ def control_plane(directory: Path) -> Iterator[ControlPlane]:
     plane = ControlPlane(directory, free_port())
     _write_keys(plane)
     started: dict[str, subprocess.Popen[bytes]] = {}
+    # Debian's etcd 3.4 does not offer what newer clients' watches begin with; they would try it again and again.
+    environment = {**os.environ, "KUBE_FEATURE_WatchListClient": "false"}
 
     def start(name: str, *flags: str) -> None:
         with (directory / f"{name}.log").open("wb") as log:
             command = bound_to_parent([str(TOOLS / "bin" / name), *flags])
-            started[name] = subprocess.Popen(command, stdout=log, stderr=log)
+            started[name] = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
 
     def answers() -> bool:
         for name, process in started.items():
@@ -235,7 +237,7 @@ def _start_the_rest(plane: ControlPlane, start: Callable[..., None]) -> None:
         "kwok",
         f"--kubeconfig={plane.kubeconfig}",
         "--manage-all-nodes=true",
-        "--node-lease-duration-seconds=0",  # with leases it leaves pods alone while it waits for one
+        "--node-lease-duration-seconds=0",  # nobody waits for signs of life
         f"--server-address=127.0.0.1:{free_port()}",
         *(f"--config={path}" for path in sorted((TOOLS / "stages").glob("*.yaml"))),
     )
