@@ -7,7 +7,7 @@ import pytest
 from support.k8s_chart import CHART
 from support.k8s_control_plane import ControlPlane, wait_for
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(1800)
 
 
 @pytest.fixture

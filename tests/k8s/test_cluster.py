@@ -9,7 +9,7 @@ from support.command_line import tessera
 from support.k8s_control_plane import Answer, ControlPlane, condition, wait_for
 from support.k8s_objects import OVERLAYS, ROOT, Object, of_kind, rendered
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(1800)
 Deploy = Callable[[str], None]
 
 
@@ -78,7 +78,7 @@ def test_commands_and_uploads_run_beside_it(plane: ControlPlane, deploy: Deploy)
     wait_for("the commands", lambda: ended("app.kubernetes.io/component=admin", 5))
     wait_for("the upload", lambda: plane.get("pod/tessera-upload")["status"]["phase"] == "Running")
     plane.kubectl("create", "job", "--from=cronjob/tessera-etcd-snapshot", "now")
-    wait_for("the copy of etcd", lambda: ended("app.kubernetes.io/component=etcd-snapshot", 1))
+    wait_for("the copy of etcd", lambda: ended("job-name=now", 1))
 
 
 def test_a_pod_that_is_not_restricted_is_refused(plane: ControlPlane, deploy: Deploy) -> None:
@@ -142,7 +142,7 @@ def test_a_new_template_is_tried_on_the_last_server_first(plane: ControlPlane, d
     plane.kubectl("patch", "statefulset/tessera-shard", "--type=merge", "-p", json.dumps(strategy))
     plane.kubectl("set", "image", "statefulset/tessera-shard", "shard=registry.example.com/tessera:0.2.0")
     wait_for("the canary", lambda: updated() == {"tessera-shard-2"})
-    plane.kubectl("rollout", "status", "statefulset/tessera-shard", "--timeout=180s")
+    plane.kubectl("rollout", "status", "statefulset/tessera-shard", "--timeout=500s")
     assert updated() == {"tessera-shard-2"}
     strategy["spec"]["updateStrategy"]["rollingUpdate"]["partition"] = 0
     plane.kubectl("patch", "statefulset/tessera-shard", "--type=merge", "-p", json.dumps(strategy))

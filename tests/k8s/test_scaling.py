@@ -17,7 +17,7 @@ from support.k8s_control_plane import ControlPlane, wait_for
 from support.k8s_objects import OVERLAYS
 from tessera.errors import AbortedError, FailedPreconditionError, PermissionDeniedError
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(1800)
 Deploy = Callable[[str], None]
 ADMIN = "--as=system:serviceaccount:tessera:tessera-admin"
 SET = "statefulset/tessera-shard"

@@ -44,7 +44,7 @@ if once objects; then
   copy crds github.com/prometheus-operator/prometheus-operator@v0.85.0 example/prometheus-operator-crd \
     monitoring.coreos.com_{servicemonitors,podmonitors,prometheusrules}
   copy stages sigs.k8s.io/kwok@v0.8.0 kustomize/stage \
-    node/fast/node-initialize node/heartbeat-with-lease/node-heartbeat-with-lease pod/fast/pod-{ready,complete,delete}
+    node/fast/node-initialize pod/fast/pod-{ready,complete,delete}
   chmod -R u+w "$out/crds" "$out/stages"
   made
 fi
