@@ -74,6 +74,7 @@ def test_all_leases_run_out_together_and_no_server_is_given_up(
             load.wait_for_answers(50)
             after = wait_for(cluster, lambda state: len(state.members) == 3 and bool(state.routers), PATIENT_S)
             fault.recovered()
+            fault.note = f"the router ignored leases {metric(cluster, 'tessera_lease_panics_total'):g} times"
         load.wait_for_answers(50)
     assert load.failures == []
     assert after.current == before.current
@@ -155,3 +156,29 @@ def test_an_old_copy_of_etcd_is_not_believed_until_it_is_rebuilt(
     assert load.failures == []
     status = json.loads(tessera_here("cluster", "status", "-o", "json", *flags(cluster)).stdout)
     assert status["generation"] == 2
+
+
+def test_a_router_that_is_cut_off_from_etcd_learns_of_changes_from_the_servers(
+    start_cluster: ClusterFactory, small_model: SmallModel
+) -> None:
+    cluster = start_cluster(make=ProxiedCluster, proxied=["router"], shards=3, replicas=2)
+    assert isinstance(cluster, ProxiedCluster)
+    changes = ("--remove=server-2", "--replicas=1", "--add=server-2", "--remove=server-0", "--add=server-0")
+    with OpenLoad({"router": cluster.router_address}, small_model) as load:
+        load.wait_for_answers(50)
+        with load.fault("15", f"a router is cut off from etcd during {len(changes)} changes") as fault:
+            cluster.proxies["router"].cut()
+            wait_until(lambda: not follows_etcd(cluster), PATIENT_S)
+            for change in changes:
+                done = tessera_here(*reshard_command(cluster, "start", change))
+                assert done.returncode == 0, done.stderr
+                load.wait_for_answers(50)
+            assert not follows_etcd(cluster)
+            cluster.proxies["router"].heal()
+            wait_until(lambda: follows_etcd(cluster), PATIENT_S)
+            fault.recovered()
+        load.wait_for_answers(50)
+    assert load.failures == []
+    after = found(cluster)
+    assert after.current is not None
+    assert metric(cluster, "tessera_placement_epoch") == after.current.epoch
