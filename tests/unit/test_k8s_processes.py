@@ -111,10 +111,15 @@ def test_probes_ask_what_the_servers_answer(overlay: str) -> None:
 
 @overlays
 def test_there_is_time_for_the_drain(overlay: str, tmp_path: Path) -> None:
-    for name, found in (("router", _router(overlay, tmp_path)), ("shard", _shard(overlay, tmp_path))):
+    router, shard = _router(overlay, tmp_path), _shard(overlay, tmp_path)
+    drains_s = {
+        "router": router.drain_timeout_s,
+        "shard": max(shard.drain_notice_s, shard.drain_timeout_s) + shard.drain_timeout_s,
+    }
+    for name, drain_s in drains_s.items():
         pod, container = _server(rendered(overlay), name)
         sleep_s = container["lifecycle"]["preStop"]["sleep"]["seconds"]
-        assert pod["spec"]["terminationGracePeriodSeconds"] >= sleep_s + found.drain_timeout_s + STOPPING_S
+        assert pod["spec"]["terminationGracePeriodSeconds"] >= sleep_s + drain_s + STOPPING_S
 
 
 @pytest.mark.parametrize("overlay", ["kind", "dev", "chart"])
