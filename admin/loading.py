@@ -7,10 +7,11 @@ import getpass
 import os
 import socket
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from placement.keys import Keys
-from placement.operation import LoadResult, load_model
-from placement.plan import slot_bytes
+from placement.operation import LoadResult, SlotBytes, load_model, plan_load
+from placement.plan import Plan, slot_bytes
 from placement.records import PackageRef
 from placement.store import Store
 from placement.traffic import check_label
@@ -78,6 +79,46 @@ def _user() -> str:
         return str(os.getuid())
 
 
+@dataclass(frozen=True)
+class _Wanted:
+    versions: Sequence[PackageRef]
+    slot_bytes: SlotBytes
+
+
+async def _wanted(
+    repository: Repository, model: str, versions: Sequence[int], labels: Mapping[str, int] | None
+) -> _Wanted:
+    manifests = [await asyncio.to_thread(repository.read_manifest, model, version) for version in versions]
+    by_label = labels or {}
+    references = [
+        PackageRef(m.version, m.digest, tuple(sorted(label for label, v in by_label.items() if v == m.version)))
+        for m in manifests
+    ]
+    return _Wanted(references, lambda slots: slot_bytes(manifests, slots))
+
+
+async def plan(
+    store: Store,
+    cluster: str,
+    repository: Repository,
+    model: str,
+    versions: Sequence[int],
+    *,
+    replicas: int,
+    labels: Mapping[str, int] | None = None,
+) -> Plan | None:
+    """Return what `load` would do now, None if nothing; changes nothing.
+
+    Raises:
+        NotFoundError, DataLossError: a package is missing or damaged.
+        FailedPreconditionError, UnavailableError: see `placement.operation.plan_load`.
+    """
+    wanted = await _wanted(repository, model, versions, labels)
+    return await plan_load(
+        store, Keys(cluster), model=model, versions=wanted.versions, slot_bytes=wanted.slot_bytes, replicas=replicas
+    )
+
+
 async def load(
     store: Store,
     cluster: str,
@@ -97,18 +138,13 @@ async def load(
         NotFoundError, DataLossError: a package is missing or damaged.
         FailedPreconditionError, DeadlineExceededError, UnavailableError: see `placement.operation.load_model`.
     """
-    manifests = [await asyncio.to_thread(repository.read_manifest, model, version) for version in versions]
-    by_label = labels or {}
-    references = [
-        PackageRef(m.version, m.digest, tuple(sorted(label for label, v in by_label.items() if v == m.version)))
-        for m in manifests
-    ]
+    wanted = await _wanted(repository, model, versions, labels)
     return await load_model(
         store,
         Keys(cluster),
         model=model,
-        versions=references,
-        slot_bytes=lambda slots: slot_bytes(manifests, slots),
+        versions=wanted.versions,
+        slot_bytes=wanted.slot_bytes,
         replicas=replicas,
         owner=owner(),
         timeout_s=timeout_s,

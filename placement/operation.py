@@ -104,6 +104,43 @@ async def load_model(
         ) from None
 
 
+async def plan_load(
+    store: Store,
+    keys: Keys,
+    *,
+    model: str,
+    versions: Sequence[PackageRef],
+    slot_bytes: SlotBytes,
+    replicas: int,
+) -> Plan | None:
+    """Return what `load_model` would make of the servers that are there now; None if that is current. Writes nothing.
+
+    Raises:
+        FailedPreconditionError: the model has another placement already; the servers cannot hold it.
+        UnavailableError: the store does not answer.
+    """
+    ordered = tuple(sorted(versions, key=lambda v: v.version))
+    found = await Reader(store, keys, model).read()
+    if isinstance(next_step(found, ordered, fresh=True), Nothing):
+        return None
+    slots = default_slots(len(plan_servers(found.members, found.servers)))
+    sizes = await asyncio.to_thread(slot_bytes, slots)
+    return await asyncio.to_thread(_first_plan, found, model, ordered, sizes, replicas)
+
+
+def _first_plan(
+    found: Found, model: str, versions: Sequence[PackageRef], slot_bytes: Sequence[int], replicas: int
+) -> Plan:
+    return plan_placement(
+        model=model,
+        epoch=found.last_epoch + 1,
+        versions=versions,
+        servers=plan_servers(found.members, found.servers),
+        slot_bytes=slot_bytes,
+        replicas=replicas,
+    )
+
+
 class _Driver:
     def __init__(
         self,
@@ -179,13 +216,7 @@ class _Driver:
         epoch = found.last_epoch + 1
         try:
             self._plan = await asyncio.to_thread(
-                plan_placement,
-                model=self._model,
-                epoch=epoch,
-                versions=self._versions,
-                servers=servers,
-                slot_bytes=slot_bytes,
-                replicas=self._replicas,
+                _first_plan, found, self._model, self._versions, slot_bytes, self._replicas
             )
         except FailedPreconditionError as error:
             if not self._aborted:

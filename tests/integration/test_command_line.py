@@ -250,6 +250,19 @@ def test_a_cluster_started_by_hand_as_production_does(small_model: SmallModel, t
         done = tessera(*load, "--replicas=2", "--min-servers=2", "--label=stable=1")
         assert done.returncode == 0, done.stderr
         assert done.stdout == f"model {MODEL}: epoch 1 is current, on 2 servers\n"
+        again = tessera(*load, "--replicas=2", "--label=stable=1", "-o", "json")
+        servers = ["shard-0", "shard-1"]
+        assert json.loads(again.stdout) == {"model": MODEL, "changed": False, "epoch": 1, "servers": servers}
+        planned = tessera(*load, "--replicas=2", "--label=stable=1", "--dry-run")
+        assert planned.stdout == f"model {MODEL}: nothing to change\n"
+        unloaded = tessera("model", "unload", MODEL, "--cluster=prod", etcd, "--yes")
+        assert unloaded.returncode == 0, unloaded.stderr
+        planned = tessera(*load, "--replicas=2", "--dry-run")
+        assert planned.returncode == 0, planned.stderr
+        assert planned.stdout.startswith(f"model {MODEL}: would make epoch ")
+        assert [line.split()[0] for line in planned.stdout.splitlines()[1:]] == ["SERVER", *servers]
+        done = tessera(*load, "--replicas=2", "--label=stable=1")
+        assert done.returncode == 0, done.stderr
         refused(2, "--label: got 'canary=2', expected LABEL=VERSION", *load, "--label=canary=2")
 
         router = f"--router={json.loads(ready.read_text())['address']}"

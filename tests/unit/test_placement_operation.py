@@ -13,7 +13,7 @@ from placement.keys import Keys
 from placement.lock import Lock
 from placement.membership import Registration
 from placement.memory_store import MemoryStore
-from placement.operation import LoadResult, load_model
+from placement.operation import LoadResult, load_model, plan_load
 from placement.records import (
     CurrentRecord,
     LockRecord,
@@ -124,6 +124,26 @@ def test_a_model_is_loaded_when_every_server_is_ready_and_again_is_nothing() -> 
             with pytest.raises(FailedPreconditionError, match="resharding"):
                 await load(store, versions=[PackageRef(2, "1" * 64)])
         assert any("servers to hold" in text for text in said)
+
+    asyncio.run(body())
+
+
+def test_a_plan_is_what_a_load_then_does_and_writes_nothing() -> None:
+    async def body() -> None:
+        store = MemoryStore()
+        wanted: dict[str, Any] = {"model": "m", "versions": [REF], "slot_bytes": lambda slots: [100] * slots}
+        with pytest.raises(FailedPreconditionError, match="servers"):
+            await plan_load(store, KEYS, **wanted, replicas=2)
+        async with Server(store, "a"), Server(store, "b"):
+            before = await store.list_prefix(KEYS.prefix)
+            plan = await plan_load(store, KEYS, **wanted, replicas=2)
+            assert await store.list_prefix(KEYS.prefix) == before
+            assert plan is not None
+            assert [(s.id, s.slots_after, s.bytes_after) for s in plan.servers] == [("a", 64, 6400), ("b", 64, 6400)]
+            assert (await load(store, replicas=2)).placement == plan.placement
+            assert await plan_load(store, KEYS, **wanted, replicas=2) is None
+            with pytest.raises(FailedPreconditionError, match="resharding"):
+                await plan_load(store, KEYS, **{**wanted, "versions": [PackageRef(2, "1" * 64)]}, replicas=2)
 
     asyncio.run(body())
 
