@@ -107,7 +107,7 @@ class Placement:
         return zlib.compress(self.canonical, 9)
 
     def to_bytes(self) -> bytes:
-        """Return the stored form: the canonical document, zlib-compressed. Made once: some 50 ms for 16,384 slots."""
+        """Return the stored form: the canonical document, zlib-compressed. Made once, or kept from reading."""
         return self._stored
 
     @classmethod
@@ -129,4 +129,6 @@ class Placement:
             raise DataLossError(
                 f"{key}: truncated, followed by other bytes, or over {MAX_DOCUMENT_BYTES} bytes unpacked"
             )
-        return from_json(cls, parse_json(document, key), key)
+        placement = from_json(cls, parse_json(document, key), key)
+        placement.__dict__["_stored"] = data  # packing again is what costs most
+        return placement

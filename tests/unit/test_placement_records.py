@@ -120,6 +120,11 @@ def test_the_placement_document_survives_with_its_digest() -> None:
     assert placement(epoch=2).digest != document.digest
 
 
+def test_a_placement_that_was_read_is_passed_on_as_it_came() -> None:
+    data = placement().to_bytes()
+    assert Placement.from_bytes(data, "k").to_bytes() is data, "packing it again would cost more than all else"
+
+
 def test_a_placement_without_servers_is_of_a_model_without_tables() -> None:
     document = placement(servers=(), slot_servers=((),) * 4)
     assert document.replicas == 0
