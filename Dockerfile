@@ -46,7 +46,7 @@ RUN TESSERA_TF_DIR=$(echo /opt/tessera/lib/python3*/site-packages/tensorflow) CM
     && python3 -m compileall -q -j ${JOBS} -s /opt/own -p /opt/tessera --invalidation-mode unchecked-hash /opt/own/lib
 # What was linked into the native core: the list of contents has it, too.
 RUN dpkg-query --show --showformat '${Package} ${Version} ${Architecture}\n' \
-        libgrpc++-dev libssl-dev libc-ares-dev zlib1g-dev libprotozero-dev rapidjson-dev libprotobuf-dev > /opt/own/built-in.txt
+        libgrpc++-dev libssl-dev libre2-dev libabsl-dev libc-ares-dev zlib1g-dev libprotozero-dev rapidjson-dev > /opt/own/built-in.txt
 
 FROM dependencies AS trimmed
 RUN apt-get update \

@@ -113,6 +113,16 @@ def test_the_build_has_the_system_packages_of_the_makefile() -> None:
     assert "libtcmalloc-minimal4" in " ".join(_all("base", "RUN"))
 
 
+def test_what_is_said_to_be_built_in_is_installed_where_it_is_built() -> None:
+    """dpkg-query ends the build of the image at a package that is not there."""
+    runs = " ".join(_all("build", "RUN"))
+    (installed,) = re.findall(r"--no-install-recommends (.*?) &&", runs)
+    (named,) = re.findall(r"dpkg-query .*?\\n' (.*?) >", runs)
+    assert set(named.split()) == {
+        package for package in installed.split() if package.startswith(("lib", "rapid", "zlib"))
+    }
+
+
 def test_the_image_has_no_compiler_and_no_installer() -> None:
     text = " ".join([*_all("base", "RUN"), *_all("image", "RUN")])
     assert not re.search(r"\bg\+\+|\bgcc\b|\bcmake\b|-dev\b|\bpip\b|\bcurl\b", text)
