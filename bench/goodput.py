@@ -132,5 +132,11 @@ async def _send(send: Any, target: Target, outcome: Outcome, timeout_s: float) -
     except grpc.aio.AioRpcError as error:
         outcome.codes[error.code().name] += 1
         return
-    outcome.codes["OK" if len(response) == target.response_bytes else "WRONG"] += 1
-    outcome.took_s.append(time.monotonic() - began_s)
+    took_s = time.monotonic() - began_s
+    if len(response) != target.response_bytes:
+        outcome.codes["WRONG"] += 1
+    elif took_s > timeout_s:  # gRPC took it, but it is too late
+        outcome.codes["LATE"] += 1
+    else:
+        outcome.codes["OK"] += 1
+        outcome.took_s.append(took_s)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 from tessera.errors import TesseraError
 
@@ -33,47 +31,15 @@ class Validity:
 
 def validity(pem: bytes) -> Validity | None:
     """Return when the first certificate of a PEM text holds; None if there is none, or it cannot be read."""
-    begin, end = (f"-----{word} CERTIFICATE-----" for word in ("BEGIN", "END"))
-    text = pem.decode("ascii", "replace")
-    try:
-        first = text[text.index(begin) : text.index(end) + len(end)]
-        der = ssl.PEM_cert_to_DER_cert(first)
-        _, at, _ = _element(der, 0)  # the certificate
-        _, at, _ = _element(der, at)  # what is signed
-        tag, _, after = _element(der, at)
-        at = after if tag == _VERSION else at
-        for _ in ("serial number", "algorithm", "issuer"):
-            _, _, at = _element(der, at)
-        _, at, _ = _element(der, at)
-        start_tag, start, at = _element(der, at)
-        end_tag, last, after = _element(der, at)
-        return Validity(_time_s(start_tag, der[start:at]), _time_s(end_tag, der[last:after]))
-    except (ValueError, IndexError):
+    if not pem:
         return None
+    from cryptography import x509  # here: only who speaks TLS and is asked for metrics needs it
 
-
-_VERSION, _UTC_TIME, _GENERALIZED_TIME = 0xA0, 0x17, 0x18
-"""Tags of X.509's encoding (DER)."""
-
-
-def _element(der: bytes, at: int) -> tuple[int, int, int]:
-    """Return the tag of the element at `at`, where its content begins, and where it ends."""
-    tag, size, start = der[at], der[at + 1], at + 2
-    if size & 0x80:
-        count = size & 0x7F
-        size, start = int.from_bytes(der[start : start + count], "big"), start + count
-    if start + size > len(der):
-        raise ValueError(f"an element of {size} bytes at {at}, expected at most {len(der) - start}")
-    return tag, start, start + size
-
-
-def _time_s(tag: int, content: bytes) -> float:
-    text = content.decode("ascii")
-    if tag == _UTC_TIME:  # two digits of the year
-        text = f"{'20' if text < '5' else '19'}{text}"
-    elif tag != _GENERALIZED_TIME:
-        raise ValueError(f"tag {tag:#x}, expected a time")
-    return datetime.strptime(text, "%Y%m%d%H%M%SZ").replace(tzinfo=UTC).timestamp()
+    try:
+        found = x509.load_pem_x509_certificate(pem)
+        return Validity(found.not_valid_before_utc.timestamp(), found.not_valid_after_utc.timestamp())
+    except (ValueError, x509.InvalidVersion):
+        return None
 
 
 CertificateSource = Callable[[], Certificates]
